@@ -1,0 +1,34 @@
+"""fieldmark: few-shot and fine-grained recognition by aligning parts, with the parts that decided.
+
+Nothing heavy is imported before it is used: ``fieldmark.heads`` brings torch, ``fieldmark.training`` brings Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fieldmark._version import __version__
+from fieldmark.errors import FieldmarkError
+
+_ROOMS = ("backbones", "data", "evaluation", "functional", "heads", "methods", "training")
+_NAMES = {"evaluate_few_shot": "fieldmark.evaluation", "load_model": "fieldmark.backbones"}
+
+__all__ = ["FieldmarkError", "__version__", *_ROOMS, *_NAMES]
+
+if TYPE_CHECKING:
+    from fieldmark import backbones, data, evaluation, functional, heads, methods, training
+    from fieldmark.backbones import load_model
+    from fieldmark.evaluation import evaluate_few_shot
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"fieldmark.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'fieldmark' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""Named things (backbones, heads, objectives, data sets ...): add, list, create by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from fieldmark.errors import FieldmarkError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing: how to make it, and what a listing says about it."""
+
+    name: str
+    make: Callable[..., T]
+    summary: str
+    source: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name.
+
+    Args:
+        kind: The singular word used in messages, for example ``"head"``.
+
+    Example:
+        >>> shapes = Registry("shape")
+        >>> @shapes.add("square", "four equal sides")
+        ... def square(side: float = 1.0):
+        ...     return side * side
+        >>> shapes.create("square", side=3)
+        9
+        >>> shapes.create("sqare")
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: unknown shape 'sqare'; did you mean 'square'? Known: square
+        >>> shapes.create("square", sides=3)
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: unknown option of shape 'square' 'sides'; did you mean 'side'? Known: side
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(
+        self, name: str, summary: str, *, source: str = "", **facts: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator that registers a class or a factory function under ``name``."""
+
+        def decorate(make: Callable[..., Any]) -> Callable[..., Any]:
+            if name in self._entries:
+                raise FieldmarkError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = Entry(name, make, summary, source, facts)
+            return make
+
+        return decorate
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Entry[T]:
+        """The entry of a name; an unknown name is refused with the nearest known one."""
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def create(self, name: str, **options: Any) -> T:
+        """Make the named thing; options that it does not take are refused with the nearest valid one."""
+        entry = self.get(name)
+        parameters = inspect.signature(entry.make).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            for option in options:
+                if option not in parameters:
+                    raise unknown_name(f"option of {self.kind} {name!r}", option, parameters)
+        return entry.make(**options)

@@ -1,0 +1,46 @@
+"""Shapes in signatures are checked on every call in tests; paths of real data come from beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Tests keep their caches to themselves, and one thread keeps them repeatable on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+_hook = install_import_hook(["fieldmark.functional", "fieldmark.heads", "fieldmark.backbones"], "beartype.beartype")
+
+SHARED = Path(os.environ.get("FIELDMARK_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def _shared(relative: str) -> Path:
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"{relative} is not beside the checkout (set FIELDMARK_SHARED to the folder that holds it)")
+    return path
+
+
+@pytest.fixture
+def shared_file():
+    """A function: path below the folder of shared inputs, or skip with the reason."""
+    return _shared
+
+
+@pytest.fixture
+def golden():
+    """A function: the named golden file (npz) as a dict-like object, or skip with the reason."""
+    import numpy as np
+
+    def load(name: str):
+        return np.load(_shared(f"golden/{name}.npz"))
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("FIELDMARK_CACHE", str(tmp_path_factory.getbasetemp() / "fieldmark-cache"))
