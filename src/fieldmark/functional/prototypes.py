@@ -1,0 +1,47 @@
+"""Class means of support sets, for many episodes at once and with unequal shots."""
+
+from __future__ import annotations
+
+import torch
+
+from fieldmark.shapes import Float, Int, Tensor
+
+
+def one_hot(
+    labels: Int[Tensor, "*batch S"], way: int, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "*batch S way"]:
+    """Rows of the identity matrix chosen by the labels.
+
+    Example:
+        >>> import torch
+        >>> one_hot(torch.tensor([1, 0]), 3)
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+    rows = torch.zeros(*labels.shape, way, dtype=dtype, device=labels.device)
+    return rows.scatter_(-1, labels.long().unsqueeze(-1), 1.0)
+
+
+def class_prototypes(
+    support: Float[Tensor, "*batch S C"], labels: Int[Tensor, "*batch S"], way: int
+) -> Float[Tensor, "*batch way C"]:
+    """Mean support vector of every class.
+
+    Source: ProtoNet (Snell et al. 2017), eq. 1.
+
+    Args:
+        support: Support vectors, in any order.
+        labels: Their classes, 0 to way - 1. The number of shots may differ between classes and episodes;
+            a class without a support vector gets the zero vector.
+        way: Number of classes.
+
+    Example:
+        >>> import torch
+        >>> support = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+        >>> class_prototypes(support, torch.tensor([0, 0, 1]), 2)
+        tensor([[2., 0.],
+                [0., 5.]])
+    """
+    members = one_hot(labels, way, support.dtype)
+    shots = members.sum(-2).clamp_min(1).unsqueeze(-1)
+    return members.mT @ support / shots

@@ -1,0 +1,123 @@
+"""What every head is: support sets and queries of many episodes in, class scores out."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.registry import Registry
+from fieldmark.shapes import Float, Int, Tensor
+
+HEADS: Registry[Head] = Registry("head")
+
+
+class Head(nn.Module):
+    """Scores of queries for the classes of their episode, many episodes at once.
+
+    A head decides in :meth:`scores`; calling it checks the input first. Large means near, and the softmax of
+    the scores is the head's probability.
+
+    Attributes:
+        descriptors: The sets it wants: ``"pooled"`` is one vector an image (N = 1), ``"local"`` one vector a
+            location. A flat vector is a set of one, so every head takes N = 1; a pooled head averages more.
+    """
+
+    descriptors: ClassVar[Literal["pooled", "local"]]
+
+    def forward(
+        self,
+        support: Float[Tensor, "E S N C"],
+        labels: Int[Tensor, "E S"],
+        query: Float[Tensor, "E Q M C"],
+        way: int,
+    ) -> Float[Tensor, "E Q {way}"]:
+        """Score every query for every class.
+
+        Args:
+            support: Descriptors of the labelled images of E episodes.
+            labels: Their classes, 0 to way - 1; shots may differ, every class needs one image.
+            query: Descriptors of the images to classify.
+            way: Number of classes.
+
+        Raises:
+            FieldmarkError: Shapes do not fit, a label is out of range or a class has no support image.
+        """
+        check_episodes(support, labels, query, way)
+        return self.scores(support, labels, query, way)
+
+    def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+        """The decision itself, on checked input: (E, S, N, C), (E, S), (E, Q, M, C) -> (E, Q, way)."""
+        raise NotImplementedError
+
+
+def check_episodes(support: Tensor, labels: Tensor, query: Tensor, way: int) -> None:
+    """Refuse episodes that no head can score.
+
+    Raises:
+        FieldmarkError: With what is wrong and what was expected, in one line.
+
+    Example:
+        >>> import torch
+        >>> check_episodes(torch.ones(1, 2, 1, 4), torch.tensor([[0, 0]]), torch.ones(1, 3, 1, 4), way=2)
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: class 1 of episode 0 has no support image; every ...
+    """
+    if way < 1:
+        raise FieldmarkError(f"way is {way}; expected at least 1 class")
+    if support.dim() != 4 or query.dim() != 4:
+        raise FieldmarkError(
+            f"support {tuple(support.shape)} and query {tuple(query.shape)}; expected (episodes, images,"
+            " descriptors, channels) for both; add the missing axes with unsqueeze"
+        )
+    if support.shape[0] != query.shape[0] or support.shape[-1] != query.shape[-1]:
+        raise FieldmarkError(
+            f"support {tuple(support.shape)} and query {tuple(query.shape)} differ in episodes (first axis) or"
+            " channels (last axis)"
+        )
+    if labels.shape != support.shape[:2]:
+        raise FieldmarkError(
+            f"support labels {tuple(labels.shape)}; expected {tuple(support.shape[:2])}, one an image"
+        )
+    if labels.numel() == 0:
+        raise FieldmarkError("the support set is empty; every class needs at least one image")
+    low, high = (int(v) for v in torch.aminmax(labels))
+    if low < 0 or high >= way:
+        raise FieldmarkError(
+            f"support labels run from {low} to {high}; expected 0 to {way - 1} for way {way}"
+        )
+    shots = torch.zeros(labels.shape[0], way, device=labels.device).scatter_add_(
+        1, labels.long(), torch.ones_like(labels, dtype=torch.float32)
+    )
+    if (empty := shots.eq(0).nonzero()).numel():
+        episode, label = empty[0].tolist()
+        raise FieldmarkError(
+            f"class {label} of episode {episode} has no support image; every class needs at least one"
+        )
+
+
+def check_option(head: str, option: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that an option does not take, with the nearest one it does.
+
+    Example:
+        >>> check_option("nearest", "metric", "cosin", ("cosine", "euclidean"))
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: unknown metric of head nearest 'cosin'; did you mean 'cosine'? ...
+    """
+    if value not in known:
+        raise unknown_name(f"{option} of head {head}", value, known)
+
+
+def check_positive(head: str, **values: float) -> None:
+    """Refuse numbers that must be above zero.
+
+    Example:
+        >>> check_positive("matching", scale=0.0)
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: scale of head matching is 0.0; expected a number above 0
+    """
+    for option, value in values.items():
+        if not value > 0:
+            raise FieldmarkError(f"{option} of head {head} is {value}; expected a number above 0")
