@@ -1,0 +1,42 @@
+# Everything sets itself up: a virtual environment in this folder, plain pip, then the job.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test test-all format docs bench clean help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+demo: $(STAMP)  ## train, evaluate and report on the embedded data set (under 3 minutes after set-up)
+	$(BIN)/fieldmark demo
+
+test: $(STAMP)  ## style, types, fast tests and doctests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow and not data"
+
+test-all: $(STAMP)  ## every test, with the slow ones and those that need data beside the checkout
+	$(BIN)/python -m pytest -q
+
+format: $(STAMP)  ## put the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## build the documentation into site/
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMP)  ## measure speed against the peers
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/fieldmark bench all --json benchmarks/results/latest.json
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) site build dist src/*.egg-info

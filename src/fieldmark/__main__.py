@@ -1,0 +1,7 @@
+"""``python -m fieldmark``."""
+
+import sys
+
+from fieldmark.cli.main import main
+
+sys.exit(main())

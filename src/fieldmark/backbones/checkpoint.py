@@ -1,0 +1,93 @@
+"""One file a trained model: safetensors, with everything needed to use it in its metadata. Nothing in it can run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fieldmark.backbones import create
+from fieldmark.backbones.encoder import Encoder
+from fieldmark.errors import FieldmarkError
+from fieldmark.files import write_beside
+
+FORMAT = "fieldmark-model-1"
+
+
+def save_model(
+    path: str | Path, encoder: Encoder, facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+) -> Path:
+    """Write an encoder with what is known about it.
+
+    Args:
+        path: File to write, by custom ``model.safetensors``.
+        encoder: The trained model.
+        facts: What it was trained on and how (``training_classes``, ``manifest``, ``seed`` ...); JSON values.
+        dtype: Store floating-point weights in this type (float16 halves the file).
+
+    Example:
+        >>> import tempfile
+        >>> from fieldmark import backbones
+        >>> encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> path = save_model(tempfile.mkdtemp() + "/model.safetensors", encoder, {"seed": 0})
+        >>> load_model(path)[1]["seed"]
+        0
+    """
+    tensors = {}
+    for key, value in encoder.backbone.state_dict().items():
+        value = value.detach().cpu()
+        tensors[key] = value.to(dtype or value.dtype).contiguous() if value.is_floating_point() else value.contiguous()
+    header = {
+        "format": FORMAT,
+        "backbone": encoder.backbone.name,
+        "options": json.dumps(encoder.backbone.options),
+        "mean": json.dumps(encoder.mean.flatten().tolist()),
+        "std": json.dumps(encoder.std.flatten().tolist()),
+        "size": json.dumps(encoder.size),
+        "facts": json.dumps(facts or {}),
+    }
+    data = save(tensors, header)
+    return write_beside(path, lambda file: file.write(data))
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Encoder, dict[str, Any]]:
+    """Read a model file, or the one in a run folder.
+
+    Args:
+        path: A file written by :func:`save_model`, or a folder that holds ``model.safetensors``.
+        device: Where to put it.
+
+    Returns:
+        The encoder, in evaluation mode with float32 weights, and the facts saved with it.
+
+    Raises:
+        FieldmarkError: If there is no such file, or it is not one of ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise FieldmarkError(f"no model at {path}; expected a model.safetensors file or a run folder that holds one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise FieldmarkError(
+                    f"{path} is not a fieldmark model; convert it first: fieldmark convert {path} --from FORMAT --out FILE"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise FieldmarkError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from None
+    backbone = create(header["backbone"], **json.loads(header["options"]))
+    wanted = backbone.state_dict()
+    if set(wanted) != set(tensors):
+        odd = sorted(set(wanted) ^ set(tensors))[0]
+        raise FieldmarkError(f"{path} does not fit backbone {header['backbone']!r}: entry {odd!r} is on one side only")
+    backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
+    encoder = Encoder(backbone, json.loads(header["mean"]), json.loads(header["std"]), json.loads(header["size"]))
+    return encoder.to(device).eval(), json.loads(header["facts"])
+

@@ -1,0 +1,80 @@
+"""Images in, feature maps out: the backbone with the normalisation and size that belong to its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fieldmark.backbones.base import Backbone
+from fieldmark.errors import FieldmarkError
+from fieldmark.shapes import Float, Tensor
+
+CHANNELS = 3
+
+
+class Encoder(nn.Module):
+    """A backbone that takes plain images.
+
+    Args:
+        backbone: Gives maps ``(B, C, h, w)`` for normalised images.
+        mean: Mean of each colour channel that is subtracted, in the range 0 to 1; default: the backbone's own.
+        std: Standard deviation that is divided by.
+        size: Height and width at which the backbone runs; images of another size are resized (bicubic, antialiased).
+            Default: as they come.
+
+    Example:
+        >>> from fieldmark import backbones
+        >>> encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> maps = encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        >>> maps.ndim, maps.shape[:2] == (2, encoder.channels)
+        (4, True)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.size = size
+        mean = mean if mean is not None else backbone.mean
+        std = std if std is not None else backbone.std
+        if mean is None or std is None:
+            raise FieldmarkError(f"backbone {backbone.name!r} has no normalisation of its own; give mean and std")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != CHANNELS:
+                raise FieldmarkError(f"{name} has {len(values)} values; expected one for each of {CHANNELS} channels")
+            self.register_buffer(name, torch.tensor(values).view(1, CHANNELS, 1, 1), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Channels C of the maps."""
+        return self.backbone.channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the normalisation, and so the backbone, lives."""
+        return self.mean.device
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, as the backbone wants them."""
+        if images.ndim != 4 or images.shape[1] != CHANNELS:
+            raise FieldmarkError(f"images have shape {tuple(images.shape)}; expected (B, {CHANNELS}, H, W)")
+        if not images.is_floating_point():
+            images = images.to(self.mean.dtype) / 255
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Float[Tensor, "B C h w"]:
+        """Maps ``(B, C, h, w)`` of images ``(B, 3, H, W)``, uint8 or float in 0 to 1."""
+        return self.backbone(self.prepare(images))

@@ -1,0 +1,186 @@
+"""Accuracy of a model on few-shot episodes: mean, 95% interval, and paired differences on the same episodes.
+
+MODEL is a run folder, a model.safetensors file, or the name of a backbone (then with its pretrained weights, if it
+has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fieldmark.cli.output import add_json_option, emit_json, print_table
+from fieldmark.errors import FieldmarkError, unknown_name
+
+EXAMPLE = "fieldmark eval runs/glyphs_conv4 --data glyphs --split test --way 5 --shot 1 --head prototype,logistic"
+TASKS = ("few-shot",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
+    parser.add_argument("--task", default="few-shot", help="few-shot (the default)")
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
+    data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
+    data.add_argument("--split", default=None, help="train, val, test, trainval or all; default: test where there is one")
+    data.add_argument("--size", type=int, help="pixels a side; default: what the model was trained at")
+    data.add_argument("--fit", help="how images are brought to that size: crop, squash or pad")
+    data.add_argument("--support-split", metavar="SPLIT", help="draw the support images from this split instead")
+    data.add_argument("--base-split", metavar="SPLIT", help="base images for heads that use them (centred prototype)")
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument("--way", default="5", help="classes an episode, or `all`")
+    protocol.add_argument("--shot", type=int, default=1, help="labelled images a class")
+    protocol.add_argument("--queries", default="15", help="query images a class, or `all` (with --support-split)")
+    protocol.add_argument("--episodes", type=int, default=600, help="how many episodes")
+    protocol.add_argument("--seed", type=int, default=0, help="seed of the episodes")
+    protocol.add_argument("--episodes-file", metavar="FILE", help="use the episodes saved in FILE")
+    protocol.add_argument("--save-episodes", metavar="FILE", help="save the episodes to FILE (.npz)")
+    protocol.add_argument("--support-copies", type=int, default=0, metavar="K", help="augmented copies of the support")
+    protocol.add_argument("--interval", default="normal", choices=("normal", "student"), help="kind of 95%% interval")
+    protocol.add_argument("--allow-leakage", action="store_true", help="test on classes that were trained on")
+    method = parser.add_argument_group("method")
+    method.add_argument("--head", default="prototype", metavar="NAME[,NAME...]", help="heads (`fieldmark heads`)")
+    method.add_argument("--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head(s)")
+    method.add_argument(
+        "--baseline", action="append", default=[], metavar="MODEL",
+        help="another model on the same episodes; `untrained`: the same backbone with fresh weights",
+    )  # fmt: skip
+    method.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    method.add_argument("--batch-size", type=int, default=256, help="images encoded at a time")
+    output = parser.add_argument_group("output")
+    output.add_argument("--name", help="name of the result; default: made from model and protocol")
+    output.add_argument("--against", metavar="FILE", help="paired differences to the rows of an earlier result")
+    output.add_argument("--worst", type=int, default=0, metavar="N", help="also list the N classes recognised worst")
+    add_json_option(output)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate and report."""
+    if options.task not in TASKS:
+        raise unknown_name("task", options.task, TASKS)
+    from fieldmark.evaluation import load_record, make_record
+
+    earlier = load_record(options.against) if options.against else None
+    models, results = _evaluate(options)
+    rows = [{"model": model, **result.to_dict()} for (model, _), result in results.items()]
+    protocol = rows[0]["protocol"]
+    name = options.name or f"{Path(options.model).name}-{options.data}-{protocol['way']}way-{protocol['shot']}shot"
+    record = make_record(name, rows, models)
+    if options.save_episodes:
+        next(iter(results.values())).episodes.save(options.save_episodes)
+    if not emit_json(options.json, record):
+        _print(record, results, options)
+        if earlier:
+            _print_differences(record, earlier, options.against)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
+    from fieldmark import heads
+    from fieldmark.cli.models import choose_device, find_model, image_size, untrained
+    from fieldmark.evaluation import evaluate_heads
+
+    names = [name for name in options.head.split(",") if name]
+    head_options = parse_options(options.head_option)
+    made = {name: heads.create(name, **head_options) for name in names}  # refuses before anything is loaded
+    way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
+    device = choose_device(options.device)
+    model, facts = find_model(options.model, device)
+    size = options.size or image_size(model, facts)
+    data, support, base, episodes = _load_data(options, size, facts)
+    models = {options.model: (model, facts)}
+    for text in options.baseline:
+        models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
+    results: dict[tuple[str, str], Any] = {}
+    for key, (one, known) in models.items():
+        found = evaluate_heads(
+            one, data, made, way, options.shot, queries, episodes, options.seed,
+            head_options=dict.fromkeys(names, head_options), support_data=support,
+            support_copies=options.support_copies, base_data=base, facts=known,
+            allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
+        )  # fmt: skip
+        results |= {(key, name): result for name, result in found.items()}
+        episodes = next(iter(found.values())).episodes
+    return {key: known for key, (_, known) in models.items()}, results
+
+
+def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Query data, support data, base data, and the episodes (a number, or those of a file or of the data set)."""
+    from fieldmark import data
+    from fieldmark.data import EpisodeIndex
+
+    entry = data.DATASETS.get(options.data)
+    splits = entry.facts.get("splits") or ()
+    split = options.split or ("test" if "test" in splits else None)
+    common = {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
+    store = data.load(options.data, options.root, split, **common)
+    support = data.load(options.data, options.root, options.support_split, **common) if options.support_split else None
+    base = data.load(options.data, options.root, options.base_split, **common) if options.base_split else None
+    episodes: Any = options.episodes
+    if options.episodes_file:
+        episodes = EpisodeIndex.load(options.episodes_file)
+    elif "episodes" in entry.facts:  # the data set brings its own, as Omniglot's twenty runs do
+        episodes = entry.facts["episodes"](store)
+    return store, support, base, episodes
+
+
+def parse_options(texts: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as a dictionary, with values read as YAML.
+
+    Example:
+        >>> parse_options(["metric=cosine", "k=3"])
+        {'metric': 'cosine', 'k': 3}
+    """
+    import yaml
+
+    out = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise FieldmarkError(f"--head-option {text!r}; expected KEY=VALUE")
+        out[key] = yaml.safe_load(value)
+    return out
+
+
+def count_or_all(option: str, text: str) -> int | None:
+    """A positive number, or None for ``all``."""
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise FieldmarkError(f"{option} is {text!r}; expected a number or `all`") from None
+
+
+def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
+    first = next(iter(results.values()))
+    manifest, facts = first.manifest, first.episodes.facts
+    lines = []
+    for key, result in results.items():
+        gap = "" if result is first else result.difference(first).percent()
+        lines.append((*key, result.estimate.percent(), gap, f"{result.seconds['scoring']:.1f} s"))
+    queries = facts.get("queries") or "all"
+    title = (
+        f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size']} px), {facts['way']}-way {facts['shot']}-shot, "
+        f"{queries} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: accuracy in %, 95% interval over episodes"
+    )
+    print_table(title, ["model", "head", "accuracy", "difference to first (paired)", "scoring"], lines, right=["accuracy", "scoring"])
+    for row in record["rows"][:1]:
+        if row["leaked_classes"]:
+            print(f"Note: {len(row['leaked_classes'])} of the test classes were in the training (allowed by --allow-leakage).")
+    if options.worst:
+        worst = sorted(first.class_accuracies.items(), key=lambda item: item[1])[: options.worst]
+        print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])
+
+
+def _print_differences(record: dict[str, Any], earlier: dict[str, Any], where: str) -> None:
+    from fieldmark.evaluation import compare_rows
+
+    lines = [
+        (new["model"], new["head"], old["model"], old["head"], compare_rows(new, old).percent())
+        for new in record["rows"]
+        for old in earlier["rows"]
+    ]
+    print_table(f"Paired differences to {where}", ["model", "head", "earlier model", "earlier head", "difference"], lines)

@@ -1,0 +1,103 @@
+"""Results files: written by a command, never by hand, and compared only where comparing makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldmark.data import Manifest, require_comparable
+from fieldmark.errors import FieldmarkError
+from fieldmark.evaluation.provenance import provenance
+from fieldmark.evaluation.statistics import Estimate, paired_difference
+from fieldmark.files import read_json, write_json
+
+FORMAT = "fieldmark-result-1"
+ROW_FIELDS = (
+    "model", "task", "mean", "ci95", "count", "over", "interval", "head", "protocol", "episode_hash",
+    "queries_per_episode", "hits_per_episode", "leaked_classes", "manifest", "seconds",
+)  # fmt: skip
+PROVENANCE_FIELDS = ("fieldmark", "commit", "command", "time", "hardware", "threads", "versions")
+
+
+def make_record(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Mapping[str, Any]],
+    published: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """A results record.
+
+    Args:
+        name: Short name of what was measured.
+        rows: One row a model and head (``FewShotResult.to_dict()`` with ``model``).
+        models: For each model named in a row, what is known of it (backbone, parameters, seed, recipe ...).
+        published: Numbers to compare with: ``{"label", "mean" (0 to 1), "source", "head"?}``.
+    """
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "rows": [dict(row) for row in rows],
+        "models": {key: dict(value) for key, value in models.items()},
+        "published": [dict(one) for one in published],
+        "provenance": provenance(),
+    }
+    check_record(record, name)
+    return record
+
+
+def check_record(record: Any, where: str | Path) -> None:
+    """Refuse a record that lacks a required field, naming the field.
+
+    Raises:
+        FieldmarkError: With the file and the missing field.
+    """
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise FieldmarkError(f"{where} is not a fieldmark result (expected the format {FORMAT!r})")
+    for row in record.get("rows", []):
+        for field in ROW_FIELDS:
+            if field not in row:
+                raise FieldmarkError(f"{where}: a row lacks the field {field!r}")
+        if row["model"] not in record.get("models", {}):
+            raise FieldmarkError(f"{where}: nothing is said of the model {row['model']!r}")
+    for field in PROVENANCE_FIELDS:
+        if field not in record.get("provenance", {}):
+            raise FieldmarkError(f"{where}: the provenance lacks the field {field!r}")
+    if not record.get("rows"):
+        raise FieldmarkError(f"{where}: the result has no rows")
+
+
+def save_record(path: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write a checked record as JSON, beside and renamed."""
+    check_record(record, path)
+    return write_json(path, record)
+
+
+def load_record(path: str | Path) -> dict[str, Any]:
+    """Read a record that :func:`save_record` wrote, and check it."""
+    record = read_json(path, "result")
+    check_record(record, path)
+    return record
+
+
+def accuracies(row: Mapping[str, Any]) -> np.ndarray:
+    """Accuracy of every episode of a row, exactly as measured."""
+    return np.asarray(row["hits_per_episode"], dtype=np.float64) / row["queries_per_episode"]
+
+
+def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimate:
+    """Paired difference ``first - second`` of two rows.
+
+    Raises:
+        FieldmarkError: If the images differ (by the manifest, naming the field) or the episodes do.
+    """
+    require_comparable(Manifest.from_dict(first["manifest"]), Manifest.from_dict(second["manifest"]))
+    if first["episode_hash"] != second["episode_hash"]:
+        raise FieldmarkError(
+            "these results used different episodes "
+            f"({first['episode_hash'][:12]} and {second['episode_hash'][:12]}); "
+            "evaluate both with --episodes-file, or with the same --seed, --way, --shot and --queries"
+        )
+    return paired_difference(accuracies(first), accuracies(second))

@@ -1,0 +1,120 @@
+"""`fieldmark eval` on the embedded data set and on folders, as a user would call it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fieldmark.cli import main as cli
+
+
+def run(capsys, *arguments):
+    status = cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four classes of ten images that differ in one bright bar."""
+    rng = np.random.default_rng(0)
+    for c in range(4):
+        folder = tmp_path / "photos" / f"class {c}"
+        folder.mkdir(parents=True)
+        for i in range(10):
+            array = rng.integers(0, 60, (40, 40, 3), dtype=np.uint8)
+            array[10 * c : 10 * c + 10] += 150
+            Image.fromarray(array).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+BASE = ("--way", 4, "--shot", 1, "--queries", 4, "--episodes", 20, "--size", 32)
+
+
+def test_json_has_all_that_a_result_needs(photos, tmp_path, capsys):
+    target = tmp_path / "result.json"
+    status, out, err = run(
+        capsys, "eval", "conv4", "--root", photos, *BASE, "--head", "prototype,logistic", "--json", target
+    )
+    assert status == 0, err
+    assert "prototype" in out
+    record = json.loads(target.read_text())
+    assert [row["head"] for row in record["rows"]] == ["prototype", "logistic"]
+    assert len({row["episode_hash"] for row in record["rows"]}) == 1
+    row = record["rows"][0]
+    assert row["manifest"]["checksum"]
+    assert row["protocol"]["seed"] == 0
+    assert np.mean(row["hits_per_episode"]) / row["queries_per_episode"] == pytest.approx(row["mean"])
+
+
+def test_pixels_solve_what_pixels_show_and_baselines_share_episodes(photos, capsys):
+    status, out, err = run(capsys, "eval", "pixels", "--root", photos, *BASE, "--baseline", "conv4", "--json", "-")
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    assert [row["model"] for row in rows] == ["pixels", "conv4"]
+    assert rows[0]["mean"] > 0.95
+    assert rows[0]["episode_hash"] == rows[1]["episode_hash"]
+
+
+def test_saved_episodes_give_the_same_numbers_again(photos, tmp_path, capsys):
+    first = json.loads(
+        run(capsys, "eval", "pixels", "--root", photos, *BASE, "--save-episodes", tmp_path / "e.npz", "--json", "-")[1]
+    )
+    second = json.loads(
+        run(capsys, "eval", "pixels", "--root", photos, "--size", 32, "--episodes-file", tmp_path / "e.npz", "--json", "-")[1]
+    )
+    for key in ("hits_per_episode", "episode_hash", "mean"):
+        assert first["rows"][0][key] == second["rows"][0][key]
+
+
+def test_against_an_earlier_result(photos, tmp_path, capsys):
+    old = tmp_path / "old.json"
+    assert run(capsys, "eval", "conv4", "--root", photos, *BASE, "--json", old)[0] == 0
+    status, out, err = run(capsys, "eval", "pixels", "--root", photos, *BASE, "--against", old)
+    assert status == 0, err
+    assert "Paired differences" in out
+    status, _, err = run(capsys, "eval", "pixels", "--root", photos, *BASE, "--seed", 1, "--against", old)
+    assert status == 2
+    assert "different episodes" in err
+    other_size = [*BASE[:-1], 48]
+    status, _, err = run(capsys, "eval", "pixels", "--root", photos, *other_size, "--against", old)
+    assert status == 2
+    assert "size" in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--shot", "50"), "shot + queries"),
+        (("--way", "9"), "9-way episodes need 9 classes"),
+        (("--way", "many"), "expected a number or `all`"),
+        (("--head", "prototyp"), "did you mean 'prototype'"),
+        (("--head-option", "metric"), "expected KEY=VALUE"),
+        (("--head-option", "metrik=cosine"), "did you mean 'metric'"),
+        (("--data", "grocry"), "did you mean 'grocery'"),
+        (("--split", "tset"), "test"),
+        (("--task", "few_shot"), "did you mean 'few-shot'"),
+        (("--device", "cuda:99"), "not available"),
+        (("--root", "nowhere/at/all"), "nowhere/at/all"),
+        (("--queries", "all"), "support split"),
+        (("--against", "none.json"), "no result file"),
+        (("--episodes-file", "none.npz"), "no episode file"),
+    ],
+)
+def test_bad_options_are_one_line(photos, capsys, extra, message):
+    status, out, err = run(capsys, "eval", "conv4", "--root", photos, *BASE, *extra)
+    assert status == 2
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("cnv4", "did you mean 'conv4'"), ("runs/none", "no model at runs/none"), ("x.safetensors", "no model at")],
+)
+def test_unknown_models(photos, capsys, model, message):
+    status, _, err = run(capsys, "eval", model, "--root", photos, *BASE)
+    assert status == 2
+    assert message in err

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+
+from fieldmark import backbones, data, heads
+from fieldmark.backbones import Encoder
+from fieldmark.data import draw_episodes
+from fieldmark.errors import FieldmarkError
+from fieldmark.evaluation import descriptors_of, encode, evaluate_few_shot, evaluate_heads, score_episodes
+from fieldmark.evaluation.leakage import require_new_classes
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    return data.load("glyphs", split="test", progress=False)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return Encoder(backbones.create("conv4"), (0.5,) * 3, (0.25,) * 3)
+
+
+def test_accuracy_equals_a_plain_loop_over_episodes(glyphs, encoder):
+    """Nearest class mean by numpy, one episode and one query at a time."""
+    result = evaluate_few_shot(encoder, glyphs, way=5, shot=2, queries=3, episodes=12, seed=4)
+    features = encode(encoder, glyphs)["pooled"][:, 0].numpy()
+    index = result.episodes
+    for e in range(12):
+        support, labels = features[index.support[e]], index.support_labels[e]
+        means = np.stack([support[labels == c].mean(0) for c in range(5)])
+        hits = [
+            np.argmin(((means - features[q]) ** 2).sum(1)) == label
+            for q, label in zip(index.query[e], index.query_labels[e], strict=True)
+        ]
+        assert result.episode_accuracies[e] == pytest.approx(np.mean(hits))
+    assert result.accuracy == pytest.approx(result.episode_accuracies.mean())
+
+
+def test_per_class_accuracy_and_confusion_add_up(glyphs, encoder):
+    result = evaluate_few_shot(encoder, glyphs, queries=5, episodes=30)
+    assert result.confusion.sum() == 30 * 25
+    assert np.trace(result.confusion) / result.confusion.sum() == pytest.approx(result.accuracy)
+    name = next(iter(result.class_accuracies))
+    row = result.confusion[glyphs.class_names.index(name)]
+    assert result.class_accuracies[name] == pytest.approx(row[glyphs.class_names.index(name)] / row.sum())
+
+
+def test_chunks_and_batch_sizes_change_nothing(glyphs, encoder, monkeypatch):
+    whole = evaluate_few_shot(encoder, glyphs, episodes=20, queries=4)
+    monkeypatch.setattr("fieldmark.evaluation.few_shot._BYTES_AT_ONCE", 1)
+    parts = evaluate_few_shot(encoder, glyphs, episodes=20, queries=4, batch_size=37)
+    np.testing.assert_array_equal(whole.predicted, parts.predicted)
+
+
+def test_heads_share_episodes_and_differences_are_paired(glyphs, encoder):
+    found = evaluate_heads(encoder, glyphs, {"a": "prototype", "b": "local_knn"}, episodes=15, queries=3)
+    gap = found["a"].difference(found["b"])
+    assert gap.mean == pytest.approx(found["a"].accuracy - found["b"].accuracy)
+    other = evaluate_few_shot(encoder, glyphs, episodes=15, queries=3, seed=9)
+    with pytest.raises(FieldmarkError, match="same episodes"):
+        found["a"].difference(other)
+
+
+def test_support_copies_replace_the_support(glyphs, encoder):
+    """With copies that change nothing, the prototype of k copies is the prototype itself."""
+    options = {"episodes": 15, "queries": 3, "shot": 2}
+    plain = evaluate_few_shot(encoder, glyphs, **options)
+    same = evaluate_few_shot(
+        encoder, glyphs, support_copies=3, support_augment=lambda images, _: images.float() / 255, **options
+    )
+    np.testing.assert_array_equal(plain.predicted, same.predicted)
+    changed = evaluate_few_shot(encoder, glyphs, support_copies=2, **options)
+    assert (changed.predicted != plain.predicted).any()
+
+
+def test_support_from_another_split_of_images(glyphs, encoder):
+    halves = np.arange(len(glyphs)) % 2 == 0
+    support, query = glyphs.subset(np.flatnonzero(halves)), glyphs.subset(np.flatnonzero(~halves))
+    result = evaluate_few_shot(encoder, query, None, 3, None, 2, support_data=support)
+    assert result.episodes.query.shape == (2, len(query))
+    assert result.accuracy > 1.5 / len(glyphs.class_names)
+
+
+def test_descriptors_keep_their_place():
+    maps = torch.arange(2 * 3 * 4, dtype=torch.float32).view(1, 2, 3, 4)
+    local = descriptors_of(maps, "local")
+    assert local.shape == (1, 12, 2)
+    assert torch.equal(local[0, 5], maps[0, :, 1, 1])
+    assert torch.allclose(descriptors_of(maps, "pooled")[0, 0], local[0].mean(0))
+
+
+def test_model_is_left_in_its_mode_and_evaluated_in_evaluation_mode(glyphs, encoder):
+    encoder.train()
+    statistics = encoder.backbone.layer1[1].running_mean.clone()
+    encode(encoder, glyphs.subset(np.arange(20)))
+    assert encoder.training
+    assert torch.equal(statistics, encoder.backbone.layer1[1].running_mean)
+
+
+def test_damaged_weights_are_named(glyphs):
+    broken = Encoder(backbones.create("conv4"), (0.5,) * 3, (0.25,) * 3)
+    broken.backbone.layer4[0].weight.data[:] = float("nan")
+    with pytest.raises(FieldmarkError, match="not finite"):
+        evaluate_few_shot(broken, glyphs, episodes=2)
+
+
+def test_trained_classes_are_refused_unless_allowed(glyphs, encoder):
+    facts = {"training_classes": {"glyphs": glyphs.class_names[:2]}}
+    with pytest.raises(FieldmarkError, match=r"2 of \d+ test classes were in the model's training"):
+        evaluate_few_shot(encoder, glyphs, episodes=2, facts=facts)
+    result = evaluate_few_shot(encoder, glyphs, episodes=2, facts=facts, allow_leakage=True)
+    assert result.leaked_classes == glyphs.class_names[:2]
+    assert result.to_dict()["leaked_classes"] == glyphs.class_names[:2]
+
+
+class _Store:
+    def __init__(self, name, classes):
+        self.class_names = classes
+        self.manifest = type("M", (), {"name": name})()
+
+
+@pytest.mark.parametrize(
+    ("trained", "classes", "tested", "names", "leaked"),
+    [
+        ("cub-closerlook", ["001.Black_footed_Albatross"], "cub-feat-cropped", ["001.Black_footed_Albatross"], 1),
+        ("cub-feat", ["001.Black_footed_Albatross"], "nabirds-fieldmark", ["Black-footed Albatross"], 1),
+        ("cifar_fs", ["apple"], "fc100", ["apple", "pear"], 1),
+        ("cifar_fs", ["apple"], "grocery", ["apple"], 0),
+        ("mini_imagenet", ["n02091244"], "stanford_dogs", ["n02091244-Ibizan_hound"], 1),
+    ],
+)
+def test_the_same_class_under_another_name_is_found(trained, classes, tested, names, leaked):
+    found = require_new_classes({"training_classes": {trained: classes}}, _Store(tested, names), allow=True)
+    assert len(found) == leaked
+
+
+def test_imagenet_weights_are_refused_on_imagenet_classes():
+    with pytest.raises(FieldmarkError, match="allow-leakage"):
+        require_new_classes({"pretraining": "ImageNet-1k"}, _Store("stanford_dogs", ["n02091244-Ibizan_hound"]))
+    assert require_new_classes({"pretraining": "ImageNet-1k"}, _Store("grocery", ["apple"])) == []
+
+
+def test_many_episodes_at_once_equal_one_by_one():
+    torch.manual_seed(1)
+    features = torch.randn(120, 4, 16)
+    index = draw_episodes(np.repeat(np.arange(6), 20), way=3, shot=2, queries=4, episodes=9)
+    head = heads.create("prototype")
+    together = score_episodes(head, index, features)
+    alone = np.concatenate([score_episodes(head, index[e : e + 1], features) for e in range(9)])
+    np.testing.assert_array_equal(together, alone)
