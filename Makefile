@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-all format docs bench clean help
+.PHONY: demo test test-all format docs results bench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -29,9 +29,12 @@ docs: $(STAMP)  ## build the documentation into site/
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
+results: $(STAMP)  ## write results/README.md from the results files
+	$(BIN)/python -m fieldmark.evaluation.table results
+
 bench: $(STAMP)  ## measure speed against the peers
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	$(BIN)/fieldmark bench all --json benchmarks/results/latest.json
+	$(BIN)/fieldmark bench all --json benchmarks/latest.json
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "lightning", "numba", "sklearn", "scipy", "matplotlib", "PIL", "kornia", "rich")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "numba",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "PIL",
+    "kornia",
+    "rich",
+)
 
 
 def python(code: str) -> str:

@@ -17,9 +17,15 @@ _NAMES = {"evaluate_few_shot": "fieldmark.evaluation", "load_model": "fieldmark.
 __all__ = ["FieldmarkError", "__version__", *_ROOMS, *_NAMES]
 
 if TYPE_CHECKING:
-    from fieldmark import backbones, data, evaluation, functional, heads, methods, training
-    from fieldmark.backbones import load_model
-    from fieldmark.evaluation import evaluate_few_shot
+    from fieldmark import backbones as backbones
+    from fieldmark import data as data
+    from fieldmark import evaluation as evaluation
+    from fieldmark import functional as functional
+    from fieldmark import heads as heads
+    from fieldmark import methods as methods
+    from fieldmark import training as training
+    from fieldmark.backbones import load_model as load_model
+    from fieldmark.evaluation import evaluate_few_shot as evaluate_few_shot
 
 
 def __getattr__(name: str) -> Any:

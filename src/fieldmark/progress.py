@@ -12,7 +12,9 @@ T = TypeVar("T")
 _PATIENCE = 2.0  # seconds before a bar appears
 
 
-def track(items: Sequence[T] | Iterable[T], text: str, step: int = 1, total: int | None = None, *, show: bool = True) -> Iterator[T]:
+def track(
+    items: Sequence[T] | Iterable[T], text: str, step: int = 1, total: int | None = None, *, show: bool = True
+) -> Iterator[T]:
     """Iterate with a progress bar on standard error that appears after two seconds, and only on a terminal.
 
     Args:

@@ -59,10 +59,33 @@ def test_pixels_solve_what_pixels_show_and_baselines_share_episodes(photos, caps
 
 def test_saved_episodes_give_the_same_numbers_again(photos, tmp_path, capsys):
     first = json.loads(
-        run(capsys, "eval", "pixels", "--root", photos, *BASE, "--save-episodes", tmp_path / "e.npz", "--json", "-")[1]
+        run(
+            capsys,
+            "eval",
+            "pixels",
+            "--root",
+            photos,
+            *BASE,
+            "--save-episodes",
+            tmp_path / "e.npz",
+            "--json",
+            "-",
+        )[1]
     )
     second = json.loads(
-        run(capsys, "eval", "pixels", "--root", photos, "--size", 32, "--episodes-file", tmp_path / "e.npz", "--json", "-")[1]
+        run(
+            capsys,
+            "eval",
+            "pixels",
+            "--root",
+            photos,
+            "--size",
+            32,
+            "--episodes-file",
+            tmp_path / "e.npz",
+            "--json",
+            "-",
+        )[1]
     )
     for key in ("hits_per_episode", "episode_hash", "mean"):
         assert first["rows"][0][key] == second["rows"][0][key]
@@ -112,7 +135,11 @@ def test_bad_options_are_one_line(photos, capsys, extra, message):
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [("cnv4", "did you mean 'conv4'"), ("runs/none", "no model at runs/none"), ("x.safetensors", "no model at")],
+    [
+        ("cnv4", "did you mean 'conv4'"),
+        ("runs/none", "no model at runs/none"),
+        ("x.safetensors", "no model at"),
+    ],
 )
 def test_unknown_models(photos, capsys, model, message):
     status, _, err = run(capsys, "eval", model, "--root", photos, *BASE)

@@ -123,7 +123,13 @@ class _Store:
 @pytest.mark.parametrize(
     ("trained", "classes", "tested", "names", "leaked"),
     [
-        ("cub-closerlook", ["001.Black_footed_Albatross"], "cub-feat-cropped", ["001.Black_footed_Albatross"], 1),
+        (
+            "cub-closerlook",
+            ["001.Black_footed_Albatross"],
+            "cub-feat-cropped",
+            ["001.Black_footed_Albatross"],
+            1,
+        ),
         ("cub-feat", ["001.Black_footed_Albatross"], "nabirds-fieldmark", ["Black-footed Albatross"], 1),
         ("cifar_fs", ["apple"], "fc100", ["apple", "pear"], 1),
         ("cifar_fs", ["apple"], "grocery", ["apple"], 0),

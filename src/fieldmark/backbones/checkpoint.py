@@ -90,4 +90,3 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
     backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     encoder = Encoder(backbone, json.loads(header["mean"]), json.loads(header["std"]), json.loads(header["size"]))
     return encoder.to(device).eval(), json.loads(header["facts"])
-

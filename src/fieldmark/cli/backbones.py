@@ -12,7 +12,9 @@ EXAMPLE = "fieldmark backbones --timm '*vit_small*'"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--timm", metavar="PATTERN", help="list timm's models that match (every one of them can be used)")
+    parser.add_argument(
+        "--timm", metavar="PATTERN", help="list timm's models that match (every one of them can be used)"
+    )
     add_json_option(parser)
 
 

@@ -8,7 +8,7 @@ import importlib
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.errors import unknown_name
 
-EXAMPLE = "fieldmark bench episodes --json benchmarks/results/episodes.json"
+EXAMPLE = "fieldmark bench episodes --json benchmarks/episodes.json"
 BENCHMARKS = {
     "episodes": "episodes scored a second: prototype against easyfsl, logistic regression against scikit-learn",
     "training": "images trained a second: our step against a plain PyTorch loop with loader workers",
@@ -41,7 +41,14 @@ def run(options: argparse.Namespace) -> int:
                 f"{name}: {BENCHMARKS[name]}",
                 ["what", "ours", "peer", "unit", "ratio", "target"],
                 [
-                    (r["what"], f"{r['ours']:.1f}", f"{r['peer']:.1f}", r["unit"], f"{r['ratio']:.2f}", r.get("target"))
+                    (
+                        r["what"],
+                        f"{r['ours']:.1f}",
+                        f"{r['peer']:.1f}",
+                        r["unit"],
+                        f"{r['ratio']:.2f}",
+                        r.get("target"),
+                    )
                     for r in found["rows"]
                 ],
                 right=["ours", "peer", "ratio", "target"],

@@ -25,7 +25,10 @@ def run(options: argparse.Namespace) -> int:
         raise unknown_name("action of `fieldmark data`", options.action, ("list", "check"))
     from fieldmark.data import DATASETS
 
-    rows = [{"name": entry.name, "summary": entry.summary, "source": entry.source, **_plain(entry.facts)} for entry in DATASETS]
+    rows = [
+        {"name": entry.name, "summary": entry.summary, "source": entry.source, **_plain(entry.facts)}
+        for entry in DATASETS
+    ]
     if not emit_json(options.json, rows):
         print_table(
             "Data sets (--data NAME --root PATH)",
@@ -59,4 +62,6 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plain(facts: dict) -> dict:
-    return {key: value for key, value in facts.items() if isinstance(value, str | int | float | list | tuple | type(None))}
+    return {
+        key: value for key, value in facts.items() if isinstance(value, str | int | float | list | tuple | type(None))
+    }

@@ -1,5 +1,8 @@
-"""The whole line on the embedded data set: train a small model on the characters of some scripts, recognise characters
-of scripts it never saw from one and five examples, and write a report that shows what it got right and wrong."""
+"""The whole line on the embedded data set, with a report to look at.
+
+Trains a small model on the characters of some scripts, recognises characters of scripts it never saw from one and five
+examples, and writes report.html, which shows what it got right and wrong.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ HEADS = {"nearest prototype": "prototype", "local k-NN (DN4)": "local_knn", "log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for the run and report.html; default: demo")
+    parser.add_argument(
+        "--out", default="demo", metavar="DIR", help="folder for the run and report.html; default: demo"
+    )
     parser.add_argument("--episodes", type=int, default=600, help="episodes of each evaluation")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and episodes")
     parser.add_argument("--quick", action="store_true", help="the recipe's quick variant, for a first look")
@@ -81,7 +86,12 @@ def _compare(folder: Path, options: argparse.Namespace) -> tuple[Any, dict[str, 
 
 
 def _write_report(
-    path: Path, folder: Path, data: Any, results: dict[tuple[str, str, int], Any], record: dict[str, Any], seconds: float
+    path: Path,
+    folder: Path,
+    data: Any,
+    results: dict[tuple[str, str, int], Any],
+    record: dict[str, Any],
+    seconds: float,
 ) -> Path:
     from fieldmark.evaluation import report
     from fieldmark.training import read_curves

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
-    data.add_argument("--split", default=None, help="train, val, test, trainval or all; default: test where there is one")
+    data.add_argument(
+        "--split", default=None, help="train, val, test, trainval or all; default: test where there is one"
+    )
     data.add_argument("--size", type=int, help="pixels a side; default: what the model was trained at")
     data.add_argument("--fit", help="how images are brought to that size: crop, squash or pad")
     data.add_argument("--support-split", metavar="SPLIT", help="draw the support images from this split instead")
@@ -51,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--batch-size", type=int, default=256, help="images encoded at a time")
     output = parser.add_argument_group("output")
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
+    output.add_argument(
+        "--published",
+        action="append",
+        default=[],
+        metavar="LABEL=PERCENT",
+        help="a published accuracy to stand beside ours",
+    )
     output.add_argument("--against", metavar="FILE", help="paired differences to the rows of an earlier result")
     output.add_argument("--worst", type=int, default=0, metavar="N", help="also list the N classes recognised worst")
     add_json_option(output)
@@ -67,7 +76,11 @@ def run(options: argparse.Namespace) -> int:
     rows = [{"model": model, **result.to_dict()} for (model, _), result in results.items()]
     protocol = rows[0]["protocol"]
     name = options.name or f"{Path(options.model).name}-{options.data}-{protocol['way']}way-{protocol['shot']}shot"
-    record = make_record(name, rows, models)
+    published = [
+        {"label": label, "mean": value / 100}
+        for label, value in parse_options("--published", options.published).items()
+    ]
+    record = make_record(name, rows, models, published)
     if options.save_episodes:
         next(iter(results.values())).episodes.save(options.save_episodes)
     if not emit_json(options.json, record):
@@ -83,7 +96,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     from fieldmark.evaluation import evaluate_heads
 
     names = [name for name in options.head.split(",") if name]
-    head_options = parse_options(options.head_option)
+    head_options = parse_options("--head-option", options.head_option)
     made = {name: heads.create(name, **head_options) for name in names}  # refuses before anything is loaded
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
@@ -126,11 +139,11 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     return store, support, base, episodes
 
 
-def parse_options(texts: list[str]) -> dict[str, Any]:
+def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts as a dictionary, with values read as YAML.
 
     Example:
-        >>> parse_options(["metric=cosine", "k=3"])
+        >>> parse_options("--head-option", ["metric=cosine", "k=3"])
         {'metric': 'cosine', 'k': 3}
     """
     import yaml
@@ -139,7 +152,7 @@ def parse_options(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise FieldmarkError(f"--head-option {text!r}; expected KEY=VALUE")
+            raise FieldmarkError(f"{option} {text!r}; expected KEY=VALUE")
         out[key] = yaml.safe_load(value)
     return out
 
@@ -161,15 +174,18 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
     for key, result in results.items():
         gap = "" if result is first else result.difference(first).percent()
         lines.append((*key, result.estimate.percent(), gap, f"{result.seconds['scoring']:.1f} s"))
-    queries = facts.get("queries") or "all"
     title = (
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size']} px), {facts['way']}-way {facts['shot']}-shot, "
-        f"{queries} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: accuracy in %, 95% interval over episodes"
+        f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: "
+        "accuracy in %, 95% interval over episodes"
     )
-    print_table(title, ["model", "head", "accuracy", "difference to first (paired)", "scoring"], lines, right=["accuracy", "scoring"])
+    columns = ["model", "head", "accuracy", "difference to first (paired)", "scoring"]
+    print_table(title, columns, lines, right=["accuracy", "scoring"])
     for row in record["rows"][:1]:
         if row["leaked_classes"]:
-            print(f"Note: {len(row['leaked_classes'])} of the test classes were in the training (allowed by --allow-leakage).")
+            print(
+                f"Note: {len(row['leaked_classes'])} of the test classes were in the training (allowed by --allow-leakage)."
+            )
     if options.worst:
         worst = sorted(first.class_accuracies.items(), key=lambda item: item[1])[: options.worst]
         print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])
@@ -183,4 +199,8 @@ def _print_differences(record: dict[str, Any], earlier: dict[str, Any], where: s
         for new in record["rows"]
         for old in earlier["rows"]
     ]
-    print_table(f"Paired differences to {where}", ["model", "head", "earlier model", "earlier head", "difference"], lines)
+    print_table(
+        f"Paired differences to {where}",
+        ["model", "head", "earlier model", "earlier head", "difference"],
+        lines,
+    )

@@ -32,6 +32,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with the nearest option for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and exiting."""
         raise FieldmarkError(f"{message} (see `{self.prog} --help`)")
 
 

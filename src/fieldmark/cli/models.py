@@ -40,7 +40,9 @@ def find_model(text: str, device: torch.device) -> tuple[Encoder | backbones.Bac
         encoder, facts = load_model(path, device)
         return encoder, _describe(encoder.backbone, {"trained": True, **facts, "path": text})
     if path.suffix or len(path.parts) > 1:
-        raise FieldmarkError(f"no model at {text}; expected a run folder, a model.safetensors file or a backbone's name")
+        raise FieldmarkError(
+            f"no model at {text}; expected a run folder, a model.safetensors file or a backbone's name"
+        )
     backbone = backbones.create(text).to(device).eval()
     pretraining = backbone.facts["pretraining"]
     facts = _describe(backbone, {"trained": pretraining != "none", "pretraining": pretraining})
@@ -64,7 +66,12 @@ def untrained(model: Encoder | backbones.Backbone, seed: int) -> tuple[Encoder |
 
 def _describe(backbone: backbones.Backbone, facts: dict[str, Any]) -> dict[str, Any]:
     parameters = sum(p.numel() for p in backbone.parameters())
-    return {"backbone": backbone.name, "backbone_options": backbone.options, "parameters": parameters, **facts}
+    return {
+        "backbone": backbone.name,
+        "backbone_options": backbone.options,
+        "parameters": parameters,
+        **facts,
+    }
 
 
 def image_size(model: Encoder | backbones.Backbone, facts: dict[str, Any]) -> int | None:

@@ -40,5 +40,9 @@ def run(options: argparse.Namespace) -> int:
             for row in record["rows"]
         ]
         if rows:
-            print_table("Evaluations (accuracy in %, 95% interval over episodes)", ["what", "model", "head", "accuracy"], rows)
+            print_table(
+                "Evaluations (accuracy in %, 95% interval over episodes)",
+                ["what", "model", "head", "accuracy"],
+                rows,
+            )
     return 0

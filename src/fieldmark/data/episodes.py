@@ -143,11 +143,18 @@ def draw_episodes(
         >>> index.hash == draw_episodes(np.repeat(np.arange(10), 20), 5, 2, 3, 4, seed=1).hash
         True
     """
-    for name, value, least in (("shot", shot, 1), ("episodes", episodes, 1), ("queries", queries, 1), ("way", way, 2)):
+    for name, value, least in (
+        ("shot", shot, 1),
+        ("episodes", episodes, 1),
+        ("queries", queries, 1),
+        ("way", way, 2),
+    ):
         if value is not None and value < least:
             raise FieldmarkError(f"{name} is {value}; expected at least {least}")
     if queries is None and query_labels is None:
-        raise FieldmarkError("queries 'all' needs a support split of its own, or no image would be left for the support")
+        raise FieldmarkError(
+            "queries 'all' needs a support split of its own, or no image would be left for the support"
+        )
     labels = np.asarray(labels)
     same = query_labels is None
     pools = _pools(labels)

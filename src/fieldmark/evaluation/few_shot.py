@@ -323,9 +323,7 @@ def _summarise(
     guessed = np.take_along_axis(index.classes, predicted, axis=1)
     confusion = np.bincount((true * count + guessed).ravel(), minlength=count * count).reshape(count, count)
     asked = confusion.sum(axis=1)
-    per_class = {
-        data.class_names[c]: float(confusion[c, c] / asked[c]) for c in range(count) if asked[c]
-    }
+    per_class = {data.class_names[c]: float(confusion[c, c] / asked[c]) for c in range(count) if asked[c]}
     whole = estimate(accuracies, "episodes", interval)
     return FewShotResult(
         accuracy=whole.mean, ci95=whole.ci95, episode_accuracies=accuracies, class_accuracies=per_class,

@@ -70,7 +70,9 @@ def accuracy_table(results: Mapping[str, FewShotResult]) -> str:
     )
 
 
-def learning_curve(steps: Sequence[float], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str) -> str:
+def learning_curve(
+    steps: Sequence[float], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str
+) -> str:
     """Curves over training, each with its own axis range below the other.
 
     Args:
@@ -130,7 +132,9 @@ def example_episodes(result: FewShotResult, data: ImageStore, count: int = 3, qu
             support = index.support[episode][index.support_labels[episode] == label][:3]
             mine = np.flatnonzero(index.query_labels[episode] == label)[:queries]
             shown = "".join(_picture(data, i) for i in support)
-            asked = "".join(_tile(data, index.query[episode, q], label, result.predicted[episode, q], names) for q in mine)
+            asked = "".join(
+                _tile(data, index.query[episode, q], label, result.predicted[episode, q], names) for q in mine
+            )
             columns.append(
                 f"<div class='class'><div class='name'>{html.escape(name)}</div><div class='row'>{shown}</div>"
                 f"<div class='name'>queries</div><div class='row'>{asked}</div></div>"
@@ -184,7 +188,14 @@ def _bars(results: Mapping[str, FewShotResult]) -> str:
     figure, axes = _figure(1, height=0.45 * len(results) + 0.7)
     axis, names = axes[0], list(results)[::-1]
     means = [100 * results[name].accuracy for name in names]
-    axis.barh(names, means, xerr=[100 * results[name].ci95 for name in names], color="#4b8bbe", ecolor=INK, height=0.6)
+    axis.barh(
+        names,
+        means,
+        xerr=[100 * results[name].ci95 for name in names],
+        color="#4b8bbe",
+        ecolor=INK,
+        height=0.6,
+    )
     axis.set_xlabel("accuracy in %")
     axis.set_xlim(0, 100)
     return _svg(figure, "accuracies with 95% intervals")

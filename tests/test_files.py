@@ -1,0 +1,55 @@
+import errno
+import os
+
+import pytest
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.files import read_json, write_beside, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = write_json(tmp_path / "a.json", {"old": 1})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(FieldmarkError, match="the disk is full"):
+        write_beside(path, fail)
+    assert read_json(path, "test") == {"old": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beside(tmp_path / "a", stop)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_for_real():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "wb", buffering=0) as full:
+
+        def fill(file):
+            full.write(b"x")
+
+        with pytest.raises(FieldmarkError, match="disk is full"):
+            write_beside(os.path.join(os.environ["FIELDMARK_CACHE"], "x"), fill)
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(FieldmarkError, match=r"a\.json is not a readable result file"):
+        read_json(tmp_path / "a.json", "result")
+    with pytest.raises(FieldmarkError, match="no result file"):
+        read_json(tmp_path / "b.json", "result")
+
+
+def test_a_folder_where_none_can_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FieldmarkError, match="cannot write"):
+        write_json(tmp_path / "file" / "a.json", {})

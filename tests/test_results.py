@@ -1,0 +1,71 @@
+"""Every committed result says where it comes from, and trained models are better than untrained ones."""
+
+from pathlib import Path
+
+import pytest
+
+from fieldmark.evaluation import load_record
+from fieldmark.evaluation.results import accuracies, compare_rows
+from fieldmark.evaluation.table import results_page
+from fieldmark.files import read_json
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FILES = sorted(RESULTS.glob("*.json"))
+
+
+def test_there_are_results():
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_record_is_whole(path):
+    record = load_record(path)
+    for row in record["rows"]:
+        manifest, protocol = row["manifest"], row["protocol"]
+        assert manifest["checksum"]
+        assert manifest["name"]
+        assert len(row["episode_hash"]) == 64
+        assert "seed" in protocol or "source" in protocol
+        assert row["ci95"] > 0
+        assert row["count"] == len(row["hits_per_episode"])
+        assert accuracies(row).mean() == pytest.approx(row["mean"])
+        assert not row["leaked_classes"]
+    made = record["provenance"]
+    assert len(made["commit"].removesuffix("+changes")) == 40
+    assert made["hardware"]["cores"]
+    assert made["threads"] >= 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_rows_of_one_file_share_their_episodes(path):
+    rows = load_record(path)["rows"]
+    assert len({row["episode_hash"] for row in rows}) == 1
+    for row in rows[1:]:
+        compare_rows(rows[0], row)  # refuses different images
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_trained_models_beat_their_untrained_backbone(path):
+    record = load_record(path)
+    trained = {key for key, facts in record["models"].items() if facts["trained"]}
+    untrained = {key for key, facts in record["models"].items() if not facts["trained"]}
+    if not trained or not untrained:
+        pytest.skip("no untrained baseline in this file")
+    for row in record["rows"]:
+        if row["model"] in trained:
+            for other in record["rows"]:
+                if other["model"] in untrained and other["head"] == row["head"]:
+                    assert row["mean"] - other["mean"] > 2 * (row["ci95"] + other["ci95"])
+
+
+def test_the_page_is_what_the_files_say():
+    assert (RESULTS / "README.md").read_text() == results_page(RESULTS), "run: make results"
+
+
+def test_benchmarks_say_where_they_come_from():
+    for path in sorted((RESULTS.parent / "benchmarks").glob("*.json")):
+        report = read_json(path, "benchmark")
+        assert report["provenance"]["hardware"]["cores"]
+        for found in report["benchmarks"].values():
+            for row in found["rows"]:
+                assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=0.02)
