@@ -77,7 +77,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise FieldmarkError(
-                    f"{path} is not a fieldmark model; convert it first: fieldmark convert {path} --from FORMAT --out FILE"
+                    f"{path} is not a fieldmark model; convert it first: "
+                    f"fieldmark convert {path} --from FORMAT --out FILE"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:

@@ -175,7 +175,8 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         gap = "" if result is first else result.difference(first).percent()
         lines.append((*key, result.estimate.percent(), gap, f"{result.seconds['scoring']:.1f} s"))
     title = (
-        f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size']} px), {facts['way']}-way {facts['shot']}-shot, "
+        f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size']} px), "
+        f"{facts['way']}-way {facts['shot']}-shot, "
         f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: "
         "accuracy in %, 95% interval over episodes"
     )
@@ -183,9 +184,7 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
     print_table(title, columns, lines, right=["accuracy", "scoring"])
     for row in record["rows"][:1]:
         if row["leaked_classes"]:
-            print(
-                f"Note: {len(row['leaked_classes'])} of the test classes were in the training (allowed by --allow-leakage)."
-            )
+            print(f"Note: {len(row['leaked_classes'])} of the test classes were trained on (--allow-leakage).")
     if options.worst:
         worst = sorted(first.class_accuracies.items(), key=lambda item: item[1])[: options.worst]
         print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])

@@ -44,7 +44,7 @@ def overview() -> str:
         [
             "usage: fieldmark COMMAND [options]",
             "",
-            "Recognise classes that differ only in small parts from a few labelled images, and see which parts decided.",
+            "Recognise classes that differ only in small parts from a few labelled images, and see why.",
             "",
             "commands:",
             *lines,

@@ -20,7 +20,8 @@ def descriptors_of(maps: Float[Tensor, "B C h w"], kind: Descriptors) -> Float[T
     """Local descriptors ``(B, h * w, C)`` of maps, or their mean as a set of one, ``(B, 1, C)``.
 
     Example:
-        >>> descriptors_of(torch.ones(2, 8, 3, 3), "local").shape, descriptors_of(torch.ones(2, 8, 3, 3), "pooled").shape
+        >>> maps = torch.ones(2, 8, 3, 3)
+        >>> descriptors_of(maps, "local").shape, descriptors_of(maps, "pooled").shape
         (torch.Size([2, 9, 8]), torch.Size([2, 1, 8]))
     """
     if kind == "pooled":

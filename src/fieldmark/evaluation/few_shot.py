@@ -327,6 +327,6 @@ def _summarise(
     whole = estimate(accuracies, "episodes", interval)
     return FewShotResult(
         accuracy=whole.mean, ci95=whole.ci95, episode_accuracies=accuracies, class_accuracies=per_class,
-        confusion=confusion, predicted=predicted, episodes=index, head=head, head_options=options, support_copies=copies,
-        leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds, interval=interval,
+        confusion=confusion, predicted=predicted, episodes=index, head=head, head_options=options,
+        support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds, interval=interval,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``results/README.md`` from the results files: paper, ours, difference. Run: ``python -m fieldmark.evaluation.table``."""
+"""``results/README.md`` from the results files: paper, ours, difference (``python -m fieldmark.evaluation.table``)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _section(record: Mapping[str, Any], file: str) -> str:
         f"## {record['name']}",
         "",
         f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size']} px; {protocol['way']}-way "
-        f"{protocol['shot']}-shot, {first['count']} episodes, seed {protocol.get('seed')}; {machine}, {made['threads']} threads. "
+        f"{protocol['shot']}-shot, {first['count']} episodes, seed {protocol.get('seed')}; "
+        f"{machine}, {made['threads']} threads. "
         f"[`{file}`]({file})",
         "",
         f"    {made['command']}",
