@@ -1,0 +1,92 @@
+"""Backbones by name: normalised images in, maps of local descriptors out.
+
+Example:
+    >>> import torch
+    >>> backbone = create("conv4", last_pool=False)
+    >>> backbone(torch.zeros(1, 3, 84, 84)).shape
+    torch.Size([1, 64, 10, 10])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fieldmark.backbones import conv4  # noqa: F401
+from fieldmark.backbones.base import BACKBONES, Backbone, BackboneFacts
+
+_LATER = {
+    "Encoder": "encoder",
+    "load_model": "checkpoint",
+    "save_model": "checkpoint",
+    "convert_checkpoint": "convert",
+}
+
+__all__ = ["BACKBONES", "Backbone", "BackboneFacts", "create", "describe", "names", *_LATER]
+
+if TYPE_CHECKING:
+    from fieldmark.backbones.checkpoint import load_model, save_model
+    from fieldmark.backbones.convert import convert_checkpoint
+    from fieldmark.backbones.encoder import Encoder
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"fieldmark.backbones.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'fieldmark.backbones' has no attribute {name!r}")
+
+
+def names() -> list[str]:
+    """The registered names, sorted; every timm model's name is valid as well."""
+    return BACKBONES.names()
+
+
+def create(name: str, **options: Any) -> Backbone:
+    """Make a backbone by name.
+
+    Args:
+        name: A registered name (see :func:`names`), or the name of any timm model, plain or as ``"timm:NAME"``.
+        options: Options of that backbone.
+
+    Returns:
+        The backbone, in training mode, with ``name`` and ``options`` set so that they rebuild it.
+
+    Raises:
+        FieldmarkError: Unknown name or option (the nearest valid one is named), an option out of its range, or
+            pretrained weights that cannot be had.
+    """
+    backbone = BACKBONES.create(name, **options)
+    backbone.name = name
+    backbone.options = {**options, **backbone.options}
+    return backbone
+
+
+def describe(name: str, **options: Any) -> BackboneFacts:
+    """Facts about a backbone, measured on a build that allocates no memory for weights.
+
+    Args:
+        name: As in :func:`create`.
+        options: As in :func:`create`.
+
+    Example:
+        >>> facts = describe("conv4")
+        >>> facts.output_shape, facts.parameters
+        ((64, 5, 5), 113088)
+    """
+    with torch.device("meta"):
+        backbone = create(name, **options).eval()
+        side = backbone.default_size
+        with torch.no_grad():
+            _, channels, height, width = backbone(torch.empty(1, 3, side, side)).shape
+    return BackboneFacts(
+        name=name,
+        summary=BACKBONES.get(name).summary,
+        output_shape=(channels, height, width),
+        default_size=side,
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        licence=backbone.facts["licence"],
+        pretraining=backbone.facts["pretraining"],
+        source=backbone.facts["source"],
+    )
