@@ -1,0 +1,43 @@
+"""Grocery Store: smartphone photos of 81 kinds of fruit, vegetables and cartons."""
+
+from __future__ import annotations
+
+import csv
+
+from fieldmark.data.layouts.base import TRAIN_VAL_TEST, DataSet, locate, require_files
+from fieldmark.data.readers import ImageRecord
+from fieldmark.data.sources import Source
+from fieldmark.errors import FieldmarkError
+
+
+def read_grocery(source: Source) -> list[ImageRecord]:
+    """train.txt, val.txt and test.txt (path, fine number, coarse number), named by classes.csv; in official order."""
+    prefix = locate(source, "classes.csv")
+    if prefix is None:
+        raise FieldmarkError(f"{source.path} has no classes.csv; expected the dataset folder of Grocery Store")
+    rows = list(csv.reader(source.text(f"{prefix}classes.csv").splitlines()))[1:]
+    titles = {int(row[1]): row[0] for row in rows if len(row) > 1}
+    records = []
+    for split in ("train", "val", "test"):
+        for line in source.text(f"{prefix}{split}.txt").splitlines():
+            path, fine, *_ = (cell.strip() for cell in line.split(","))
+            records.append((int(fine), ImageRecord(prefix + path, titles[int(fine)], split=split)))
+    records.sort(key=lambda item: (item[0], item[1].name))
+    listed = [record for _, record in records]
+    require_files(source, listed)
+    return listed
+
+
+DataSet(
+    name="grocery",
+    summary="81 fine-grained classes of groceries; official train/val/test images",
+    read=read_grocery,
+    source="M. Klasson et al., A Hierarchical Grocery Store Image Dataset, WACV 2019",
+    classes=81,
+    images=5_421,
+    size=224,
+    splits=TRAIN_VAL_TEST,
+    layout="classes.csv, train.txt, val.txt, test.txt and their image folders",
+    obtain="GroceryStoreDataset",
+    licence="MIT",
+).register()
