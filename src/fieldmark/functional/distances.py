@@ -13,9 +13,7 @@ Metric = Literal["squared_euclidean", "euclidean", "cosine"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
-def squared_euclidean(
-    x: Float[Tensor, "*batch N C"], y: Float[Tensor, "*batch M C"]
-) -> Float[Tensor, "*batch N M"]:
+def squared_euclidean(x: Float[Tensor, "*batch N C"], y: Float[Tensor, "*batch M C"]) -> Float[Tensor, "*batch N M"]:
     """Squared Euclidean distance of every x to every y, by one matrix product.
 
     The rounding error is relative to the squared norms, not to the distance.

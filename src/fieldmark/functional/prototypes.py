@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
+from fieldmark.functional.labels import one_hot
 from fieldmark.shapes import Float, Int, Tensor
-
-
-def one_hot(
-    labels: Int[Tensor, "*batch S"], way: int, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "*batch S way"]:
-    """Rows of the identity matrix chosen by the labels.
-
-    Example:
-        >>> import torch
-        >>> one_hot(torch.tensor([1, 0]), 3)
-        tensor([[0., 1., 0.],
-                [1., 0., 0.]])
-    """
-    rows = torch.zeros(*labels.shape, way, dtype=dtype, device=labels.device)
-    return rows.scatter_(-1, labels.long().unsqueeze(-1), 1.0)
 
 
 def class_prototypes(

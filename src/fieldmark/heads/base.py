@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import nn
 
 from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.functional.labels import check_labels
 from fieldmark.registry import Registry
 from fieldmark.shapes import Float, Int, Tensor
 
@@ -65,8 +65,6 @@ def check_episodes(support: Tensor, labels: Tensor, query: Tensor, way: int) -> 
         Traceback (most recent call last):
         fieldmark.errors.FieldmarkError: class 1 of episode 0 has no support image; every ...
     """
-    if way < 1:
-        raise FieldmarkError(f"way is {way}; expected at least 1 class")
     if support.dim() != 4 or query.dim() != 4:
         raise FieldmarkError(
             f"support {tuple(support.shape)} and query {tuple(query.shape)}; expected (episodes, images,"
@@ -74,28 +72,12 @@ def check_episodes(support: Tensor, labels: Tensor, query: Tensor, way: int) -> 
         )
     if support.shape[0] != query.shape[0] or support.shape[-1] != query.shape[-1]:
         raise FieldmarkError(
-            f"support {tuple(support.shape)} and query {tuple(query.shape)} differ in episodes (first axis) or"
-            " channels (last axis)"
+            f"support {tuple(support.shape)} and query {tuple(query.shape)} differ in"
+            " episodes (first axis) or channels (last axis)"
         )
     if labels.shape != support.shape[:2]:
-        raise FieldmarkError(
-            f"support labels {tuple(labels.shape)}; expected {tuple(support.shape[:2])}, one an image"
-        )
-    if labels.numel() == 0:
-        raise FieldmarkError("the support set is empty; every class needs at least one image")
-    low, high = (int(v) for v in torch.aminmax(labels))
-    if low < 0 or high >= way:
-        raise FieldmarkError(
-            f"support labels run from {low} to {high}; expected 0 to {way - 1} for way {way}"
-        )
-    shots = torch.zeros(labels.shape[0], way, device=labels.device).scatter_add_(
-        1, labels.long(), torch.ones_like(labels, dtype=torch.float32)
-    )
-    if (empty := shots.eq(0).nonzero()).numel():
-        episode, label = empty[0].tolist()
-        raise FieldmarkError(
-            f"class {label} of episode {episode} has no support image; every class needs at least one"
-        )
+        raise FieldmarkError(f"support labels {tuple(labels.shape)}; expected {tuple(support.shape[:2])}, one an image")
+    check_labels(labels, way)
 
 
 def check_option(head: str, option: str, value: str, known: tuple[str, ...]) -> None:

@@ -24,8 +24,8 @@ Transform = Literal["none", "l2", "centre_l2"]
 class Prototype(Head):
     """Similarity to the mean support vector of each class.
 
-    Source: ProtoNet (Snell et al. 2017), eq. 2, with the squared Euclidean distance as there (easyfsl takes the
-    plain one: same decisions, other probabilities); SimpleShot (Wang et al. 2019) for the transformations.
+    Source: ProtoNet (Snell et al. 2017), eq. 2, with the squared Euclidean distance as there (easyfsl takes
+    the plain one: same decisions, other probabilities); SimpleShot (Wang et al. 2019) for the transformations.
 
     Args:
         metric: ``"squared_euclidean"``, ``"euclidean"`` or ``"cosine"``.
@@ -57,9 +57,7 @@ class Prototype(Head):
         check_option("prototype", "transform", transform, get_args(Transform))
         check_positive("prototype", scale=scale)
         if centre is not None and transform != "centre_l2":
-            raise FieldmarkError(
-                f"head prototype was given a centre with transform {transform!r}; use 'centre_l2'"
-            )
+            raise FieldmarkError(f"head prototype was given a centre with transform {transform!r}; use 'centre_l2'")
         self.metric, self.transform, self.scale = metric, transform, scale
         self.register_buffer("centre", None if centre is None else torch.as_tensor(centre))
 
