@@ -166,7 +166,7 @@ def _build(
         count = -(-len(records) // _BLOCK)
         with open(partial / "images.bin", "wb") as file:
             for start, images, reasons in track(blocks, "decoding", step=_BLOCK, total=count * _BLOCK, show=progress):
-                file.write(memoryview(images).cast("B"))
+                file.write(images.tobytes())
                 stop = min(start + _BLOCK, len(records))
                 skipped += [(records[i].name, reasons[i]) for i in range(start, stop) if i in reasons]
                 kept += [i for i in range(start, stop) if i not in reasons]

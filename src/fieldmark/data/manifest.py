@@ -37,7 +37,7 @@ class Manifest:
         >>> b = Manifest("cub-frn", split="test", size=(84, 84))
         >>> require_comparable(a, b)
         Traceback (most recent call last):
-        fieldmark.errors.FieldmarkError: results are not comparable: name is 'cub-feat' in one and 'cub-frn' in the other
+        fieldmark.errors.FieldmarkError: results are not comparable: name is 'cub-feat' in one and ...
     """
 
     name: str
@@ -82,7 +82,8 @@ class Manifest:
         if unknown or "name" not in facts:
             what = f"unknown field {unknown[0]!r}" if unknown else "no field 'name'"
             raise FieldmarkError(f"manifest has {what}; expected: {', '.join(sorted(fields))}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        return cls(**plain)
 
 
 def require_comparable(a: Manifest, b: Manifest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,27 @@ from fieldmark.data.sources import FolderSource, Source
 from fieldmark.errors import FieldmarkError
 
 IMAGE_EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".tga"]
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".tga",
+    }
 )
 """Files with other extensions are ignored by `read_class_folders` (upper or lower case)."""
 
@@ -205,9 +225,8 @@ def _refuse_empty(source: Source, prefix: str, classes: Sequence[str], inside: S
         others = sorted(set(ignored.get(empty[0], [])))
         only = f" (only {', '.join(others[:5])} files, which are not images)" if others else ""
         more = f"; {len(empty)} of {len(classes)} classes are empty" if len(empty) > 1 else ""
-        raise FieldmarkError(
-            f"class folder {source.where(prefix + empty[0])} holds no image{only}{more}: add images or remove the folder"
-        )
+        where = source.where(prefix + empty[0])
+        raise FieldmarkError(f"class folder {where} holds no image{only}{more}: add images or remove the folder")
 
 
 def _rows(text: str, name: str, source: Source) -> list[tuple[int, list[str]]]:
@@ -224,10 +243,10 @@ def _rows(text: str, name: str, source: Source) -> list[tuple[int, list[str]]]:
         raise FieldmarkError(f"{source.where(name)} cannot be read as a list ({error})") from None
 
 
-def _existence(source: Source, folder: PurePosixPath):  # type: ignore[no-untyped-def]
+def _existence(source: Source, folder: PurePosixPath) -> Callable[[str], str | None]:
     """A function from a listed path to the file's name in the source, or None."""
     root = os.path.abspath(source.path)
-    known = None if isinstance(source, FolderSource) else set(source.names())
+    known = frozenset() if isinstance(source, FolderSource) else frozenset(source.names())
 
     def find(listed: str) -> str | None:
         if os.path.isabs(listed) and os.path.abspath(listed).startswith(root + os.sep):
@@ -236,7 +255,7 @@ def _existence(source: Source, folder: PurePosixPath):  # type: ignore[no-untype
         if ".." in listed.split("/") or listed.startswith("/"):
             raise FieldmarkError(f"{source.path}: the list names {listed!r}, which lies outside of its folder; refused")
         for candidate in (str(folder / listed), listed):
-            if candidate in known if known is not None else source.exists(candidate):  # type: ignore[attr-defined]
+            if source.exists(candidate) if isinstance(source, FolderSource) else candidate in known:
                 return candidate
         return None
 

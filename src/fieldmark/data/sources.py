@@ -101,9 +101,11 @@ class FolderSource(Source):
         self._walked: tuple[list[str], list[str], list[tuple[int, int, int]]] | None = None
 
     def names(self) -> list[str]:
+        """All files, sorted."""
         return self._only if self._only is not None else self._walk()[0]
 
     def folders(self) -> list[str]:
+        """All folders, empty ones included, sorted."""
         return self._walk()[1]
 
     def exists(self, name: str) -> bool:
@@ -111,6 +113,7 @@ class FolderSource(Source):
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         check_inside(name, str(self.path))
         try:
             file = self.path / name
@@ -121,6 +124,7 @@ class FolderSource(Source):
             raise FieldmarkError(f"{self.where(name)} cannot be read ({error.strerror})") from None
 
     def fingerprint(self) -> str:
+        """A hash of what tells that the files are as before, without reading them."""
         if self._only is not None:
             names, stats = self._only, [_stat(self.path / name) for name in self._only]
         else:
@@ -163,12 +167,15 @@ class ZipSource(Source):
         self._opened: tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], list[str]] | None = None
 
     def names(self) -> list[str]:
+        """All files, sorted."""
         return list(self._open()[1])
 
     def folders(self) -> list[str]:
+        """All folders, empty ones included, sorted."""
         return self._open()[2]
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         archive, entries, _ = self._open()
         info = entries.get(name)
         if info is None:
@@ -181,14 +188,17 @@ class ZipSource(Source):
             raise FieldmarkError(f"{self.where(name)} cannot be read ({error})") from None
 
     def contents(self, names: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """CRC-32 and size of each file in 64 bits."""
         entries = self._open()[1]
         return np.array([content_digest(entries[name].CRC, entries[name].file_size) for name in names], np.uint64)
 
     def fingerprint(self) -> str:
+        """A hash of what tells that the files are as before, without reading them."""
         facts = (os.path.realpath(self.path), *_stat(self.path))
         return hashlib.sha256(os.fsencode(repr(facts))).hexdigest()
 
     def where(self, name: str) -> str:
+        """A file's name for messages."""
         return f"{self.path}!{name}"
 
     def _open(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], list[str]]:
@@ -227,17 +237,21 @@ class JoinedSource(Source):
             self._parts[stem if stem not in self._parts else f"{stem}-{i}"] = part
 
     def names(self) -> list[str]:
+        """All files, sorted."""
         return sorted(f"{stem}/{name}" for stem, part in self._parts.items() for name in part.names())
 
     def folders(self) -> list[str]:
+        """All folders, empty ones included, sorted."""
         inner = [f"{stem}/{name}" for stem, part in self._parts.items() for name in part.folders()]
         return sorted([*self._parts, *inner])
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         part, inner = self._find(name)
         return part.read(inner)
 
     def contents(self, names: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """CRC-32 and size of each file in 64 bits."""
         digests = np.zeros(len(names), np.uint64)
         for stem, part in self._parts.items():
             here = [i for i, name in enumerate(names) if name.startswith(stem + "/")]
@@ -245,9 +259,11 @@ class JoinedSource(Source):
         return digests
 
     def fingerprint(self) -> str:
+        """A hash of what tells that the files are as before, without reading them."""
         return hashlib.sha256("".join(part.fingerprint() for part in self._parts.values()).encode()).hexdigest()
 
     def where(self, name: str) -> str:
+        """A file's name for messages."""
         part, inner = self._find(name)
         return part.where(inner)
 

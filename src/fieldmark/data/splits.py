@@ -80,8 +80,8 @@ def superclasses() -> dict[str, list[str]]:
     """CIFAR-100's twenty super-classes with their five classes each.
 
     Example:
-        >>> superclasses()["people"]
-        ['baby', 'man', 'woman', 'boy', 'girl']
+        >>> sorted(superclasses()["people"])
+        ['baby', 'boy', 'girl', 'man', 'woman']
     """
     return dict(_read("cifar100_superclasses")["classes"])
 

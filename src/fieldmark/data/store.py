@@ -89,7 +89,7 @@ class ImageStore:
             raise FieldmarkError("a class name is given twice; expected each once")
         names = [str(i) for i in range(len(images))] if names is None else list(names)
         rows = np.ascontiguousarray(images).reshape(len(images), -1)
-        digests = np.array([content_digest(zlib.crc32(row), row.size) for row in rows], np.uint64)
+        digests = np.array([content_digest(zlib.crc32(row.data), row.size) for row in rows], np.uint64)
         splits = np.zeros(len(images), np.int16)
         part = _cache.Stored(images, labels.astype(np.int64), digests, splits, list(class_names), names, [""], ())
         return cls(part, replace(manifest, size=images.shape[1:3]))

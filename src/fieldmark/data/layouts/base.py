@@ -27,6 +27,11 @@ DATASETS: Registry[ImageStore] = Registry("data set")
 Root = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SplitKind = Literal["class", "image"]
 
+_LISTED = (
+    "classes", "images", "size", "splits", "statistics_of", "layout", "obtain", "licence", "class_list", "crop", "fit",
+    "overlap", "version",
+)  # fmt: skip
+
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR_STATISTICS = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
@@ -87,10 +92,7 @@ class DataSet:
 
     def register(self) -> None:
         """Add to `DATASETS`, with the facts of listings."""
-        facts: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ["classes", "images", "size", "splits", "statistics_of", "layout", "obtain", "licence", "class_list", "crop", "fit", "overlap", "version"]
-        }
+        facts: dict[str, Any] = {name: getattr(self, name) for name in _LISTED}
         facts["splits"] = {**self.splits, "all": "all"}
         facts["mean"], facts["std"] = self.statistics
         facts["needs_root"] = True
@@ -241,7 +243,7 @@ def _select_images(store: ImageStore, split: str, root: Root) -> ImageStore:
     if not chosen.any():
         found = ", ".join(sorted({*store.splits.tolist()} - {""})) or "none"
         raise FieldmarkError(
-            f"{root} does not say which images are in split {split!r} of {store.manifest.name!r} (splits found: {found})"
+            f"{root} does not say which images of {store.manifest.name!r} are in {split!r} (splits found: {found})"
         )
     return store.subset(chosen, split)
 

@@ -50,25 +50,33 @@ class CifarSource(Source):
         self._rows: dict[str, np.ndarray] | None = None
 
     def names(self) -> list[str]:
+        """All files, sorted."""
         return list(self._load())
 
     def folders(self) -> list[str]:
+        """All folders, empty ones included, sorted."""
         return sorted({name.split("/")[0] for name in self._load()})
 
     def read(self, name: str) -> bytes:
+        """The content of a file."""
         if name not in self._load():
             raise FieldmarkError(f"{self.path} holds no image {name!r}")
         return self._load()[name].tobytes()
 
     def contents(self, names: Sequence[str], *, progress: bool = False) -> np.ndarray:
+        """CRC-32 and size of each file in 64 bits."""
         rows = self._load()
-        return np.array([content_digest(zlib.crc32(rows[name]), rows[name].size) for name in names], np.uint64)
+        return np.array(
+            [content_digest(zlib.crc32(rows[name].tobytes()), rows[name].size) for name in names], np.uint64
+        )
 
     def image(self, name: str) -> Image.Image:
+        """The decoded RGB image of a file."""
         planes = self._load()[name].reshape(3, 32, 32)
         return Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
 
     def fingerprint(self) -> str:
+        """A hash of what tells that the files are as before, without reading them."""
         return self._files.fingerprint()
 
     def _load(self) -> dict[str, np.ndarray]:
