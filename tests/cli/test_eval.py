@@ -116,7 +116,7 @@ def test_against_an_earlier_result(photos, tmp_path, capsys):
         (("--head-option", "metric"), "expected KEY=VALUE"),
         (("--head-option", "metrik=cosine"), "did you mean 'metric'"),
         (("--data", "grocry"), "did you mean 'grocery'"),
-        (("--split", "tset"), "test"),
+        (("--split", "tset"), "unknown split"),
         (("--task", "few_shot"), "did you mean 'few-shot'"),
         (("--device", "cuda:99"), "not available"),
         (("--root", "nowhere/at/all"), "nowhere/at/all"),

@@ -125,8 +125,8 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     from fieldmark.data import EpisodeIndex
 
     entry = data.DATASETS.get(options.data)
-    splits = entry.facts.get("splits") or ()
-    split = options.split or ("test" if "test" in splits else None)
+    own_episodes = entry.facts.get("episodes")  # the data set brings its own, as Omniglot's twenty runs do
+    split = options.split or ("test" if "test" in entry.facts["splits"] and not own_episodes else None)
     common = {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
     store = data.load(options.data, options.root, split, **common)
     support = data.load(options.data, options.root, options.support_split, **common) if options.support_split else None
@@ -134,8 +134,8 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     episodes: Any = options.episodes
     if options.episodes_file:
         episodes = EpisodeIndex.load(options.episodes_file)
-    elif "episodes" in entry.facts:  # the data set brings its own, as Omniglot's twenty runs do
-        episodes = entry.facts["episodes"](store)
+    elif own_episodes:
+        episodes = EpisodeIndex(**own_episodes(store), facts={"source": options.data})
     return store, support, base, episodes
 
 
@@ -175,7 +175,7 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         gap = "" if result is first else result.difference(first).percent()
         lines.append((*key, result.estimate.percent(), gap, f"{result.seconds['scoring']:.1f} s"))
     title = (
-        f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size']} px), "
+        f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), "
         f"{facts['way']}-way {facts['shot']}-shot, "
         f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: "
         "accuracy in %, 95% interval over episodes"

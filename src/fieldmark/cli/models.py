@@ -77,8 +77,8 @@ def _describe(backbone: backbones.Backbone, facts: dict[str, Any]) -> dict[str, 
 def image_size(model: Encoder | backbones.Backbone, facts: dict[str, Any]) -> int | None:
     """The image size a model expects, or None where the data set's own serves."""
     trained_at = (facts.get("manifest") or {}).get("size")
-    if trained_at is not None:
-        return trained_at if isinstance(trained_at, int) else trained_at[0]
+    if trained_at:
+        return trained_at[0]
     if isinstance(model, Encoder):
         return model.size or model.backbone.default_size
     return None

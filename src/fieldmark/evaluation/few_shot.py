@@ -328,5 +328,6 @@ def _summarise(
     return FewShotResult(
         accuracy=whole.mean, ci95=whole.ci95, episode_accuracies=accuracies, class_accuracies=per_class,
         confusion=confusion, predicted=predicted, episodes=index, head=head, head_options=options,
-        support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds, interval=interval,
+        support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds,
+        interval=interval,
     )  # fmt: skip

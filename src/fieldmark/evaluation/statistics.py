@@ -37,7 +37,9 @@ class Estimate:
 
         Digits are cut, never rounded up; the half width is rounded away from zero.
         """
-        return f"{math.floor(self.mean * 1e4) / 100:.2f} ± {math.ceil(self.ci95 * 1e4) / 100:.2f}"
+        # The small number keeps what binary fractions lose (0.1 is 10.00, not 9.99).
+        mean, half = math.floor(self.mean * 1e4 + 1e-6), math.ceil(self.ci95 * 1e4 - 1e-6)
+        return f"{mean / 100:.2f} ± {half / 100:.2f}"
 
 
 def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", interval: Interval = "normal") -> Estimate:
@@ -79,7 +81,7 @@ def paired_difference(
 
     Example:
         >>> paired_difference([0.5, 0.7, 0.6], [0.4, 0.6, 0.5]).percent()
-        '9.99 ± 0.01'
+        '10.00 ± 0.00'
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape:

@@ -39,7 +39,7 @@ def _section(record: Mapping[str, Any], file: str) -> str:
     lines = [
         f"## {record['name']}",
         "",
-        f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size']} px; {protocol['way']}-way "
+        f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size'][0]} px; {protocol['way']}-way "
         f"{protocol['shot']}-shot, {first['count']} episodes, seed {protocol.get('seed')}; "
         f"{machine}, {made['threads']} threads. "
         f"[`{file}`]({file})",
