@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fieldmark.backbones import conv4  # noqa: F401
+from fieldmark.backbones import conv4, resnet12, wrn  # noqa: F401
 from fieldmark.backbones.base import BACKBONES, Backbone, BackboneFacts
 
 _LATER = {
@@ -24,7 +24,18 @@ _LATER = {
     "convert_checkpoint": "convert",
 }
 
-__all__ = ["BACKBONES", "Backbone", "BackboneFacts", "create", "describe", "names", *_LATER]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "BackboneFacts",
+    "Encoder",
+    "convert_checkpoint",
+    "create",
+    "describe",
+    "load_model",
+    "names",
+    "save_model",
+]
 
 if TYPE_CHECKING:
     from fieldmark.backbones.checkpoint import load_model, save_model

@@ -36,8 +36,7 @@ class Conv4(Backbone):
         """Maps of normalised images; all values are at least 0."""
         # Training at 32 pixels is a third faster in this memory layout; the values are the same.
         x = images.contiguous(memory_format=torch.channels_last)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 def _block(inputs: int, outputs: int, *, pool: bool) -> nn.Sequential:
