@@ -1,0 +1,60 @@
+"""The evaluations of a recipe, each written as a results file when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fieldmark.backbones import Encoder
+from fieldmark.data import ImageStore
+from fieldmark.training.schema import DataSpec, EvaluationSpec, Recipe
+
+Load = Callable[[str, DataSpec | None], ImageStore]
+
+
+def run_evaluations(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], load: Load, folder: Path) -> None:
+    """Run those that have no results file yet.
+
+    Args:
+        recipe: Names the evaluations.
+        encoder: The finished model.
+        facts: What is known of it, for the leakage check and the record.
+        load: Split and data set to images.
+        folder: Where the results go, one JSON file each.
+
+    Raises:
+        FieldmarkError: If a test class was trained on, or the data has too few classes or images.
+    """
+    from fieldmark.evaluation import make_record, save_record
+
+    for spec in recipe.evaluations:
+        title = spec.title(recipe.data.name)
+        path = folder / f"{title}.json"
+        if path.exists():
+            continue
+        rows = _rows(recipe, spec, encoder, facts, load)
+        known = {
+            "backbone": encoder.backbone.name,
+            "backbone_options": encoder.backbone.options,
+            "parameters": sum(p.numel() for p in encoder.backbone.parameters()),
+            "trained": True,
+            **facts,
+        }
+        save_record(path, make_record(f"{recipe.name}/{title}", rows, {recipe.name: known}))
+
+
+def _rows(
+    recipe: Recipe, spec: EvaluationSpec, encoder: Encoder, facts: dict[str, Any], load: Load
+) -> list[dict[str, Any]]:
+    from fieldmark import heads
+    from fieldmark.evaluation import evaluate_heads
+
+    names = {str(number): head.name for number, head in enumerate(spec.heads)}
+    options = {str(number): head.options for number, head in enumerate(spec.heads)}
+    needs_base = any(hasattr(heads.HEADS.get(head.name).make, "fit_base") for head in spec.heads)
+    results = evaluate_heads(
+        encoder, load(spec.split, spec.data), names, spec.way, spec.shot, spec.queries, spec.episodes, spec.seed,
+        head_options=options, facts=facts, base_data=load(recipe.data.train, None) if needs_base else None,
+    )  # fmt: skip
+    return [{"model": recipe.name, **result.to_dict()} for result in results.values()]

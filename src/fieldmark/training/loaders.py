@@ -1,0 +1,164 @@
+"""Batches straight from the image store: no worker processes, no loop over images, the same for any number of ranks.
+
+Which images a step sees depends on (seed, stage, epoch, step) alone. With several processes every one computes the
+same global batch and takes its share, so that together they see what one process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.training.seeds import derive
+
+if TYPE_CHECKING:
+    from fieldmark.data import ImageStore
+    from fieldmark.training.schema import EpisodeSpec
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which of how many processes this is."""
+
+    index: int = 0
+    world: int = 1
+
+    def share(self, batch: np.ndarray) -> np.ndarray:
+        """This process's part of a global batch."""
+        return batch[self.index :: self.world]
+
+
+class ImageBatches:
+    """Shuffled images of a stage, from any step on.
+
+    Args:
+        store: The training images.
+        batch_size: Images a step, over all processes together.
+        epochs: Passes over the images; an incomplete last batch of a pass is dropped.
+        key: Seed and stage, the root of all random choices.
+        rank: This process.
+        start: First step to give (steps before it were done before an interruption).
+        limit: At most so many steps an epoch.
+
+    Raises:
+        FieldmarkError: If there are no images, or the batch cannot be split evenly.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        batch_size: int,
+        epochs: int,
+        key: tuple[int | str, ...],
+        rank: Rank | None = None,
+        start: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        self.store, self.key, self.rank, self.start = store, key, rank or Rank(), start
+        world = self.rank.world
+        if len(store) < world:
+            raise FieldmarkError(f"the training split has {len(store)} image(s); expected at least {world}")
+        if batch_size % world:
+            raise FieldmarkError(
+                f"batch_size {batch_size} cannot be split over {world} processes; choose a multiple of {world}"
+            )
+        self.batch_size = min(batch_size, len(store) // world * world)
+        self.steps_per_epoch = _limited(len(store) // self.batch_size, limit)
+        self.steps = self.steps_per_epoch * epochs
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.start, self.steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = np.random.default_rng(derive(*self.key, "order", epoch)).permutation(len(self.store))
+            first = step % self.steps_per_epoch * self.batch_size
+            mine = self.rank.share(order[first : first + self.batch_size])
+            yield {
+                "step": step,
+                "images": self.store.gather(mine),
+                "labels": torch.from_numpy(self.store.labels[mine]),
+            }
+
+
+class EpisodeBatches:
+    """Few-shot episodes of a stage, from any step on.
+
+    Args:
+        store: The training images.
+        spec: Way, shot, queries, episodes an epoch and a step.
+        epochs: How many epochs.
+        key: Seed and stage, the root of all random choices.
+        rank: This process.
+        start: First step to give.
+        limit: At most so many steps an epoch.
+
+    Raises:
+        FieldmarkError: If the store has too few classes or images, or the episodes cannot be split evenly.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        spec: EpisodeSpec,
+        epochs: int,
+        key: tuple[int | str, ...],
+        rank: Rank | None = None,
+        start: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        self.store, self.spec, self.key, self.rank, self.start = store, spec, key, rank or Rank(), start
+        if spec.episodes_per_step % self.rank.world:
+            raise FieldmarkError(
+                f"episodes_per_step {spec.episodes_per_step} cannot be split over {self.rank.world} processes; "
+                f"choose a multiple of {self.rank.world}"
+            )
+        if spec.episodes_per_epoch < spec.episodes_per_step:
+            raise FieldmarkError(
+                f"episodes_per_epoch is {spec.episodes_per_epoch}, fewer than episodes_per_step {spec.episodes_per_step}"
+            )
+        self.steps_per_epoch = _limited(spec.episodes_per_epoch // spec.episodes_per_step, limit)
+        self.steps = self.steps_per_epoch * epochs
+        self._draw(0, 1)  # too small a data set is refused before anything starts
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def _draw(self, epoch: int, episodes: int) -> Any:
+        from fieldmark.data import draw_episodes
+
+        return draw_episodes(
+            self.store.labels, self.spec.way, self.spec.shot, self.spec.queries, episodes,
+            seed=derive(*self.key, "episodes", epoch), class_names=self.store.class_names,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        size = self.spec.episodes_per_step
+        epoch, drawn = -1, None
+        for step in range(self.start, self.steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                drawn = self._draw(epoch, self.steps_per_epoch * size)
+            assert drawn is not None
+            first = step % self.steps_per_epoch * size
+            mine = self.rank.share(np.arange(first, first + size))
+            images = np.concatenate([drawn.support[mine], drawn.query[mine]], axis=1)
+            yield {
+                "step": step,
+                "images": self.store.gather(images.ravel()),
+                "support_labels": torch.from_numpy(drawn.support_labels[mine]),
+                "query_labels": torch.from_numpy(drawn.query_labels[mine]),
+                "way": drawn.way,
+            }
+
+
+def _limited(steps: int, limit: int | None) -> int:
+    return steps if limit is None else min(steps, limit)

@@ -1,0 +1,117 @@
+"""One training step: augment on the device, encode, ask the objective for the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.methods import Batch, EpisodeBatch, ImageBatch, Objective
+from fieldmark.shapes import Tensor
+from fieldmark.training.optim import make_optimizer, make_schedule
+from fieldmark.training.schema import Stage
+from fieldmark.training.seeds import derive
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class TrainingModule(lightning.LightningModule):
+    """Encoder and objective of one stage.
+
+    Every random choice of a step (augmentation, dropout, DropBlock, angles) is drawn from generators that are seeded
+    with (key, step, rank), so a resumed run draws what the uninterrupted one would have.
+
+    Args:
+        encoder: Images in [0, 1] or uint8 to maps.
+        objective: Gives the loss; already set up for the data.
+        augment: Changes a batch of uint8 images ``(B, 3, H, W)`` into floats in [0, 1].
+        stage: Optimiser, schedule and what is frozen.
+        key: Seed and stage, the root of all random choices.
+        steps_per_epoch: For the schedule.
+
+    Raises:
+        FieldmarkError: If a ``freeze`` pattern fits no module, or nothing is left to train.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        objective: Objective,
+        augment: Augment | None,
+        stage: Stage,
+        key: tuple[int | str, ...],
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        # Convolutions run faster in this layout on CPU and, in mixed precision, on GPU; values are the same.
+        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = objective
+        self.augment = augment
+        self.stage, self.key, self.steps_per_epoch = stage, key, steps_per_epoch
+        self.sums: dict[str, Tensor] = {}
+        self._generator: torch.Generator | None = None
+        self._frozen = self._freeze(stage.freeze)
+
+    def _freeze(self, patterns: list[str]) -> list[nn.Module]:
+        named = {name.removeprefix("encoder."): module for name, module in self.named_modules() if name}
+        frozen = []
+        for pattern in patterns:
+            hit = [module for name, module in named.items() if fnmatchcase(name, pattern)]
+            if not hit:
+                top = [name for name in named if name.count(".") <= 1]
+                raise FieldmarkError(
+                    f"recipe key stages.{self.stage.name}.freeze: {pattern!r} fits no module; there are "
+                    f"{', '.join(top[:12])} and what is inside them"
+                )
+            frozen += hit
+        for module in frozen:
+            module.requires_grad_(False)
+        if not any(p.requires_grad for p in self.parameters()):
+            raise FieldmarkError(f"recipe key stages.{self.stage.name}.freeze leaves nothing to train")
+        return frozen
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Training mode, but frozen modules keep their statistics when the stage says so."""
+        super().train(mode)
+        if self.stage.freeze_statistics:
+            for module in self._frozen:
+                module.eval()
+        return self
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        """Loss of a batch from :mod:`fieldmark.training.loaders`; sums of all metrics stay on the device."""
+        seed = derive(*self.key, "step", batch["step"], self.global_rank)
+        torch.manual_seed(seed)
+        out = self.objective(self.encoder, self._prepare(batch, seed))
+        for name, value in out.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        return out["loss"]
+
+    def _prepare(self, batch: dict[str, Any], seed: int) -> Batch:
+        images = batch["images"]
+        if self.augment is not None:
+            if self._generator is None:
+                self._generator = torch.Generator(device=images.device)
+            images = self.augment(images, self._generator.manual_seed(seed))
+        else:
+            images = images.float() / 255
+        if "labels" in batch:
+            return ImageBatch(images, batch["labels"])
+        episodes, shots = batch["support_labels"].shape
+        images = images.unflatten(0, (episodes, -1))
+        return EpisodeBatch(
+            images[:, :shots], batch["support_labels"], images[:, shots:], batch["query_labels"], batch["way"]
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimiser over what is not frozen, and its schedule, advanced every step."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = make_optimizer(self.stage.optimizer, trained)
+        schedule = make_schedule(self.stage.schedule, optimizer, self.stage.epochs, self.steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,256 @@
+"""Find recipes, read them, apply overrides, and refuse what does not fit, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.training.schema import TRAINER_KEYS, NamedSpec, Recipe, check_values
+from fieldmark.training.typed import build, parse_yaml
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe that comes with fieldmark.
+
+    Attributes:
+        name: What ``fieldmark train`` takes, such as "baseline/cifar_fs_conv4_ce".
+        path: The YAML file.
+        head_comment: Its first lines: what it costs, is expected to give and has given, and its command.
+    """
+
+    name: str
+    path: Path
+    head_comment: str
+
+
+def recipes_folder() -> Path:
+    """Where the recipes are: in the installed package, or at the top of a checkout.
+
+    Raises:
+        FieldmarkError: If they are in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "recipes", package.parents[1] / "recipes"):
+        if folder.is_dir():
+            return folder
+    raise FieldmarkError("the recipes that come with fieldmark are not installed; give the path of a YAML file")
+
+
+def list_recipes() -> list[RecipeFile]:
+    """All recipes that come with fieldmark, sorted by name.
+
+    Example:
+        >>> "baseline/glyphs_conv4" in [one.name for one in list_recipes()]
+        True
+    """
+    folder = recipes_folder()
+    found = []
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            lines.append(line.lstrip("#").strip())
+        found.append(RecipeFile(name, path, "\n".join(lines).strip()))
+    return found
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe given by path, by name, or by the last part of its name.
+
+    Raises:
+        FieldmarkError: If there is none; the nearest name is suggested.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = list_recipes()
+    text = str(name).removesuffix(".yaml").removeprefix("recipes/")
+    for one in known:
+        if text in (one.name, one.name.rsplit("/", 1)[-1]):
+            return one.path
+    if path.suffix in (".yaml", ".yml"):
+        raise FieldmarkError(f"no recipe file at {name}; `fieldmark recipes` lists those that come with fieldmark")
+    raise unknown_name("recipe", str(name), [one.name for one in known])
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), quick: bool = False) -> Recipe:
+    """Read a recipe and check it completely.
+
+    Args:
+        name: Path of a YAML file, or a name as ``fieldmark recipes`` lists it.
+        overrides: Command-line words ``--KEY VALUE`` or ``--KEY=VALUE``, or a mapping of dotted keys to values. List
+            items are addressed by their number or name: ``--stages.pretrain.epochs 3``.
+        quick: Apply the recipe's quick variant (before the overrides); its run is named NAME-quick.
+
+    Raises:
+        FieldmarkError: Names the file or key that is wrong, what was expected, and the nearest valid name.
+    """
+    path = find_recipe(name)
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise FieldmarkError(f"{path} is not a recipe; expected a mapping with name, data, backbone and stages")
+    return make_recipe(values, overrides, quick)
+
+
+def make_recipe(
+    values: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), quick: bool = False
+) -> Recipe:
+    """A checked recipe from plain values; see :func:`load_recipe`.
+
+    Example:
+        >>> values = {"name": "tiny", "data": {"name": "glyphs"}, "backbone": {"name": "conv4"},
+        ...           "stages": [{"name": "a", "objective": {"name": "cross_entropy"}, "epochs": 1}]}
+        >>> make_recipe(values, ["--stages.a.epochs", "2"]).stages[0].epochs
+        2
+        >>> make_recipe(values, ["--stages.a.epoch", "2"])
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: unknown recipe key 'stages.0.epoch'; did you mean 'stages.0.epochs'? ...
+    """
+    tree = parse_yaml(build(Recipe, dict(values)).to_yaml(), "recipe")  # every default is there to be overridden
+    written = dict(values).get("quick") or {}
+    if quick:
+        if not written:
+            raise FieldmarkError(f"recipe {tree['name']!r} has no quick variant")
+        tree["name"] += "-quick"
+        for key, value in written.items():
+            set_dotted(tree, key, value)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    for key, value in pairs:
+        set_dotted(tree, key, value)
+    recipe = build(Recipe, {**tree, "quick": {} if quick else written})
+    check_values(recipe)
+    check_names(recipe)
+    return recipe
+
+
+def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """``--KEY VALUE`` and ``--KEY=VALUE`` as pairs; values are read as YAML.
+
+    Example:
+        >>> parse_overrides(["--data.size", "84", "--trainer.precision=bf16-mixed"])
+        [('data.size', 84), ('trainer.precision', 'bf16-mixed')]
+    """
+    pairs, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise FieldmarkError(f"unexpected argument {word!r}; recipe keys are given as --KEY VALUE")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise FieldmarkError(f"--{key} has no value; expected --{key} VALUE")
+            text = rest.pop(0)
+        pairs.append((key, parse_yaml(text, f"--{key}")))
+    return pairs
+
+
+def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``tree["a"][0]["b"]`` for the key ``a.0.b``, list items also by their ``name``.
+
+    Intermediate mappings that are null are made; whether the last name is valid is checked afterwards, by type.
+    """
+    place: Any = tree
+    *path, last = key.split(".")
+    for depth, part in enumerate(path):
+        place, step = _step_into(place, part, ".".join(path[: depth + 1]))
+        if place[step] is None:
+            place[step] = {}
+        place = place[step]
+    place, step = _step_into(place, last, key)
+    place[step] = value
+
+
+def _step_into(place: Any, part: str, key: str) -> tuple[Any, Any]:
+    if isinstance(place, dict):
+        # Options are free: any name may be new there. Elsewhere the typed reading refuses what is not known.
+        place.setdefault(part, None)
+        return place, part
+    if isinstance(place, list):
+        named = {item.get("name"): i for i, item in enumerate(place) if isinstance(item, dict)}
+        if part in named:
+            return place, named[part]
+        if part.isdigit() and int(part) < len(place):
+            return place, int(part)
+        parent = key.rpartition(".")[0]
+        known = [f"{parent}.{i}" for i in range(len(place))] + [f"{parent}.{n}" for n in named if n]
+        raise unknown_name("recipe key", key, known)
+    raise FieldmarkError(f"recipe key {key} does not exist: {key.rpartition('.')[0]} is {place!r}, which has no parts")
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuse unknown names and options of backbone, data, objectives, heads and trainer, before any data is read.
+
+    Raises:
+        FieldmarkError: With the nearest valid name.
+    """
+    from fieldmark import heads, methods
+    from fieldmark.backbones import BACKBONES
+    from fieldmark.data import DATASETS
+    from fieldmark.data.augment import AUGMENTATIONS
+
+    if recipe.backbone.name in BACKBONES:
+        _check_options("backbone", BACKBONES.get(recipe.backbone.name).make, recipe.backbone)
+    else:
+        from fieldmark import backbones
+
+        backbones.create(recipe.backbone.name, **{**recipe.backbone.options, "pretrained": False})
+    _check_data(recipe.data.name, DATASETS)
+    for key in recipe.trainer:
+        if key not in TRAINER_KEYS:
+            raise unknown_name("recipe key", f"trainer.{key}", [f"trainer.{name}" for name in TRAINER_KEYS])
+    for stage in recipe.stages:
+        methods.create(stage.objective.name, **stage.objective.options)
+        if stage.validation is not None:
+            heads.create(stage.validation.head.name, **stage.validation.head.options)
+        _check_augmentation(stage.augmentation or [], AUGMENTATIONS)
+    _check_augmentation(recipe.augmentation, AUGMENTATIONS)
+    for one in recipe.evaluations:
+        for head in one.heads:
+            heads.create(head.name, **head.options)
+        if one.data is not None:
+            _check_data(one.data.name, DATASETS)
+    for logger in recipe.loggers:
+        find_logger(logger)
+
+
+def find_logger(spec: NamedSpec) -> Any:
+    """The class of ``lightning.pytorch.loggers`` that a recipe names."""
+    from lightning.pytorch import loggers
+
+    known = [name for name in loggers.__all__ if name.endswith("Logger") and name != "Logger"]
+    if spec.name not in known:
+        raise unknown_name("logger", spec.name, known)
+    return getattr(loggers, spec.name)
+
+
+def _check_data(name: str, known: Any) -> None:
+    if name != "folder":
+        known.get(name)
+
+
+def _check_augmentation(specs: Sequence[str | Mapping[str, Any]], known: Any) -> None:
+    for spec in specs:
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec.get("name"), str):
+            raise FieldmarkError(
+                f"augmentation {spec!r} has no name; expected a name, or a mapping with name and options"
+            )
+        options = {key: value for key, value in spec.items() if key != "name"}
+        _check_options("augmentation", known.get(spec["name"]).make, NamedSpec(spec["name"], options))
+
+
+def _check_options(kind: str, make: Any, spec: NamedSpec) -> None:
+    parameters = inspect.signature(make).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for option in spec.options:
+        if option not in parameters:
+            raise unknown_name(f"option of {kind} {spec.name!r}", option, parameters)

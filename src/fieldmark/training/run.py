@@ -1,0 +1,347 @@
+"""Run a recipe: its stages in order, then its evaluations; done again after an interruption, it goes on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from fieldmark import backbones, methods
+from fieldmark.backbones import Encoder, load_model, save_model
+from fieldmark.data import ImageStore
+from fieldmark.data import load as load_data
+from fieldmark.errors import FieldmarkError
+from fieldmark.training.callbacks import Bar, Epochs, Interruptions, StopAfterStep, TrainingInterrupted, copy_file
+from fieldmark.training.checkpoints import load_state
+from fieldmark.training.evaluate import run_evaluations
+from fieldmark.training.folder import RunFolder
+from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank
+from fieldmark.training.module import TrainingModule
+from fieldmark.training.recipe import Recipe, find_logger
+from fieldmark.training.schema import DataSpec, Stage
+from fieldmark.training.seeds import derive
+
+Stores = Mapping[str, ImageStore]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints; with one process it does."""
+    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+def train(
+    recipe: Recipe, out: str | Path = "runs", resume: bool = True, *, data: Stores | None = None, evaluate: bool = True
+) -> Path:
+    """Train and evaluate a recipe.
+
+    Args:
+        recipe: What to do, from :func:`fieldmark.training.load_recipe`.
+        out: Folder that gets the run's folder, named after the recipe.
+        resume: Go on where an interrupted run of the same recipe stopped; False: remove that run and begin anew.
+        data: Images by split, in place of those the recipe names.
+        evaluate: Run the recipe's evaluations afterwards.
+
+    Returns:
+        The run's folder: ``recipe.yaml`` as resolved, ``metrics.csv``, ``tensorboard/``, ``stages/NAME/`` with
+        checkpoints, ``model.safetensors``, and ``results/`` with a JSON file an evaluation.
+
+    Raises:
+        FieldmarkError: For data that does not fit the recipe, a folder that holds another recipe's run, or a loss
+            that is no longer finite.
+        TrainingInterrupted: After Ctrl-C or a termination signal; what was done is saved.
+
+    Example:
+        >>> import tempfile
+        >>> from fieldmark.training import load_recipe
+        >>> small = {"data.size": 16, "stages.classify.epochs": 1, "stages.classify.steps_per_epoch": 1,
+        ...          "stages.classify.batch_size": 8, "stages.classify.validation": None,
+        ...          "stages.episodes.epochs": 1, "stages.episodes.steps_per_epoch": 1,
+        ...          "stages.episodes.validation": None, "evaluations": []}
+        >>> recipe = load_recipe("baseline/glyphs_conv4", small)
+        >>> sorted(path.name for path in train(recipe, tempfile.mkdtemp()).iterdir())
+        ['metrics.csv', 'model.safetensors', 'recipe.yaml', 'stages', 'tensorboard']
+    """
+    folder = RunFolder(Path(out) / recipe.name)
+    if is_main_process():
+        folder.claim(recipe, resume)
+    splits = _Splits(recipe.data, data or {})
+    encoder = _new_encoder(recipe, splits, derive(recipe.seed, "weights"))
+    facts = _facts(recipe, splits, encoder)
+    outcomes: list[dict[str, Any]] = []
+    before: dict[str, Any] | None = None
+    for stage in recipe.stages:
+        encoder, started_from = _starting_point(recipe, stage, splits, encoder)
+        facts = _with_origin(facts, started_from)
+        job = _Job(recipe, stage, splits, encoder, folder, before, [row for one in outcomes for row in one["rows"]])
+        outcome = folder.outcome(stage.name) or job.run()
+        before = _take_result(folder, stage, outcome, encoder)
+        outcomes.append(outcome)
+    encoder.eval().requires_grad_(True)
+    if not is_main_process():
+        return folder.path
+    facts["stages"] = [{key: value for key, value in one.items() if key != "rows"} for one in outcomes]
+    if not folder.model.exists():
+        save_model(folder.model, encoder, facts)
+    if evaluate:
+        run_evaluations(recipe, encoder.to(_device(recipe)), facts, splits.get, folder.results)
+    return folder.path
+
+
+class _Splits:
+    """The recipe's images, each split loaded when first needed."""
+
+    def __init__(self, spec: DataSpec, given: Stores) -> None:
+        self.spec, self.given = spec, given
+        self._loaded: dict[tuple[str, str], ImageStore] = {}
+
+    def get(self, split: str, spec: DataSpec | None = None) -> ImageStore:
+        if spec is None and split in self.given:
+            return self.given[split]
+        of = spec or self.spec
+        key = (repr(of), split)
+        if key not in self._loaded:
+            # Another data set is seen at the size the model was trained at, unless the recipe says otherwise.
+            size = of.size if of.size is not None or spec is None else self.train.size
+            self._loaded[key] = load_data(of.name, of.root, split, size=size, fit=of.fit)  # type: ignore[arg-type]
+        return self._loaded[key]
+
+    @property
+    def train(self) -> ImageStore:
+        return self.get(self.spec.train)
+
+    @property
+    def val(self) -> ImageStore:
+        return self.get(self.spec.val)
+
+
+@dataclass
+class _Job:
+    """One stage, to be run from where it was interrupted."""
+
+    recipe: Recipe
+    stage: Stage
+    splits: _Splits
+    encoder: Encoder
+    folder: RunFolder
+    before: dict[str, Any] | None
+    earlier: list[dict[str, Any]]
+
+    def run(self) -> dict[str, Any]:
+        key = (self.recipe.seed, self.stage.name)
+        epochs, module, batches, trainer = self._parts(key)
+        if epochs.step < batches.steps:
+            self._fit(trainer, module, batches, epochs)
+        outcome = {
+            "stage": self.stage.name,
+            "epochs": self.stage.epochs,
+            "steps": batches.steps,
+            "best_epoch": epochs.best_epoch,
+            "val_accuracy": epochs.best,
+            "checkpoint": "best.ckpt" if self.stage.validation is not None else "last.ckpt",
+            "rows": epochs.rows,
+        }
+        if trainer.is_global_zero:
+            if self.stage.validation is not None and not (epochs.folder / "best.ckpt").exists():
+                copy_file(epochs.last, epochs.folder / "best.ckpt")
+            self.folder.finish(self.stage.name, outcome)
+        trainer.strategy.barrier("stage finished")
+        return outcome
+
+    def _parts(self, key: tuple[int, str]) -> tuple[Epochs, TrainingModule, Any, lightning.Trainer]:
+        place = self.folder.stage(self.stage.name)
+        state = load_state(place / "last.ckpt") if (place / "last.ckpt").exists() else None
+        validation = self.stage.validation
+        epochs = Epochs(
+            place, self.stage.name, self.stage.epochs, self._validate if validation is not None else None,
+            validation.every if validation is not None else 1, state, self.earlier, self.folder.metrics,
+        )  # fmt: skip
+        callbacks: list[lightning.Callback] = [epochs, Interruptions(epochs)]
+        trainer = _trainer(self.recipe, self.folder, self.stage, callbacks)
+        batches = self._batches(key, Rank(trainer.global_rank, trainer.world_size), epochs.step)
+        callbacks.append(bar := Bar(self.stage.name, batches, epochs))
+        trainer.callbacks.append(bar)  # type: ignore[attr-defined]
+        module = TrainingModule(
+            self.encoder, self._objective(key), self._augment(), self.stage, key, batches.steps_per_epoch
+        )
+        return epochs, module, batches, trainer
+
+    def _batches(self, key: tuple[int, str], rank: Rank, start: int) -> Any:
+        stage, store = self.stage, self.splits.train
+        if methods.OBJECTIVES.get(stage.objective.name).make.sampling == "episodes":  # type: ignore[attr-defined]
+            return EpisodeBatches(store, stage.episodes, stage.epochs, key, rank, start, stage.steps_per_epoch)
+        return ImageBatches(store, stage.batch_size, stage.epochs, key, rank, start, stage.steps_per_epoch)
+
+    def _objective(self, key: tuple[int, str]) -> methods.Objective:
+        objective = methods.create(self.stage.objective.name, **self.stage.objective.options)
+        torch.manual_seed(derive(*key, "objective"))
+        objective.setup(self.encoder.channels, len(self.splits.train.class_names))
+        if (
+            self.before is not None
+            and self.before["objective"] == self.stage.objective
+            and self.stage.start == "previous"
+        ):
+            objective.load_state_dict(
+                self.before["weights"]
+            )  # the next phase of the same method goes on with its parts
+        return objective
+
+    def _augment(self) -> Any:
+        specs = self.recipe.augmentation if self.stage.augmentation is None else self.stage.augmentation
+        if not specs:
+            return None
+        from fieldmark.data.augment import create_pipeline
+
+        return create_pipeline(specs, self.splits.train.size)
+
+    def _validate(self, module: TrainingModule) -> tuple[float, float]:
+        from fieldmark.evaluation import evaluate_few_shot
+
+        spec = self.stage.validation
+        assert spec is not None
+        result = evaluate_few_shot(
+            module.encoder, self.splits.val, spec.way, spec.shot, spec.queries, spec.episodes, self.recipe.seed,
+            spec.head.name, spec.head.options, progress=False,
+        )  # fmt: skip
+        return float(result.accuracy), float(result.ci95)
+
+    def _fit(self, trainer: lightning.Trainer, module: TrainingModule, batches: Any, epochs: Epochs) -> None:
+        with warnings.catch_warnings():
+            # Both are as meant: frozen modules are in evaluation mode, and we log after epochs, not after steps.
+            warnings.filterwarnings("ignore", message=".*module.* in eval mode")
+            warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+            warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning 2.6 with newer torch
+            warnings.filterwarnings("ignore", message=".*GPU available but not used")
+            try:
+                trainer.fit(module, batches)
+            except StopAfterStep:
+                raise _stopped(epochs, module, batches) from None
+            except (KeyboardInterrupt, SystemExit):
+                raise _stopped(epochs, module, batches) from None
+        module.to("cpu")
+
+
+def _stopped(epochs: Epochs, module: TrainingModule, batches: Any) -> TrainingInterrupted:
+    saved = load_state(epochs.last)["progress"]["step"] if epochs.last.exists() else 0
+    return TrainingInterrupted(
+        f"stopped in stage {epochs.stage!r}; step {saved} of {batches.steps} (epoch "
+        f"{saved // module.steps_per_epoch} of {epochs.epochs} complete) is saved, the same command goes on from there"
+    )
+
+
+def _trainer(recipe: Recipe, folder: RunFolder, stage: Stage, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    loggers: list[Any] = [TensorBoardLogger(folder.path, name="tensorboard", version=stage.name)]
+    loggers += [find_logger(one)(**one.options) for one in recipe.loggers]
+    try:
+        return lightning.Trainer(
+            **{"devices": 1, **recipe.trainer},
+            max_epochs=1,  # a stage is one run of numbered steps; epochs are closed by the callback
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=folder.path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+        )
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        lightning.fabric.utilities.exceptions.MisconfigurationException,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise FieldmarkError(f"the recipe's trainer settings {recipe.trainer} do not work here: {reason}") from None
+
+
+def _new_encoder(recipe: Recipe, splits: _Splits, seed: int) -> Encoder:
+    torch.manual_seed(seed)
+    backbone = backbones.create(recipe.backbone.name, **recipe.backbone.options)
+    mean, std = backbone.mean, backbone.std
+    if mean is None or std is None:
+        facts = splits.train.manifest
+        mean, std = facts.mean, facts.std  # type: ignore[assignment]
+        if mean is None or std is None:
+            mean, std = _colour_statistics(splits.train)  # type: ignore[assignment]
+    return Encoder(backbone, mean, std)
+
+
+def _colour_statistics(store: ImageStore, images: int = 2000) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel over up to ``images`` images spread over the data."""
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(images, len(store))).astype(int))
+    pixels = store.gather(chosen).float() / 255
+    return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+
+def _starting_point(
+    recipe: Recipe, stage: Stage, splits: _Splits, encoder: Encoder
+) -> tuple[Encoder, dict[str, Any] | None]:
+    if stage.start == "previous":
+        return encoder.requires_grad_(True), None
+    if stage.start == "scratch":
+        return _new_encoder(recipe, splits, derive(recipe.seed, stage.name, "weights")), None
+    loaded, facts = load_model(stage.start)
+    wanted, found = encoder.backbone, loaded.backbone
+    shapes = [{key: value.shape for key, value in one.state_dict().items()} for one in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        raise FieldmarkError(
+            f"recipe key stages.{stage.name}.start: {stage.start} holds a {found.name!r} backbone with options "
+            f"{found.options}; the recipe's is {wanted.name!r} with {wanted.options}"
+        )
+    return loaded.train().requires_grad_(True), facts
+
+
+def _take_result(folder: RunFolder, stage: Stage, outcome: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+    """Put the finished stage's best weights into the encoder; what its objective learned goes to the next stage."""
+    weights = load_state(folder.stage(stage.name) / outcome["checkpoint"])["model"]
+    own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+    encoder.load_state_dict(own)
+    rest = {key.removeprefix("objective."): value for key, value in weights.items() if key.startswith("objective.")}
+    return {"objective": stage.objective, "weights": rest}
+
+
+def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
+    from fieldmark.evaluation import provenance
+
+    store, origin = splits.train, provenance()
+    return {
+        "recipe": recipe.name,
+        "recipe_yaml": recipe.to_yaml(),
+        "seed": recipe.seed,
+        "manifest": store.manifest.to_dict(),
+        "training_classes": {store.manifest.name: list(store.class_names)},
+        "pretraining": encoder.backbone.facts.get("pretraining", "none"),
+        "provenance": {**origin, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])},
+    }
+
+
+def _with_origin(facts: dict[str, Any], origin: dict[str, Any] | None) -> dict[str, Any]:
+    """Classes that the starting model had seen count as seen."""
+    if not origin:
+        return facts
+    classes = {name: list(known) for name, known in facts["training_classes"].items()}
+    for name, known in dict(origin.get("training_classes") or {}).items():
+        classes[name] = sorted({*classes.get(name, []), *known})
+    pretraining = origin.get("pretraining") or facts["pretraining"]
+    return {**facts, "training_classes": classes, "pretraining": pretraining}
+
+
+def _device(recipe: Recipe) -> torch.device:
+    wanted = recipe.trainer.get("accelerator", "auto")
+    if wanted != "cpu" and torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device("cpu")

@@ -1,0 +1,282 @@
+"""What a recipe says: data, backbone, stages of training, evaluations. Typed; plain values in, plain values out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from fieldmark.errors import FieldmarkError
+
+Options = dict[str, Any]
+
+TRAINER_KEYS = (
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "gradient_clip_val", "gradient_clip_algorithm",
+    "deterministic", "benchmark", "profiler", "detect_anomaly", "sync_batchnorm",
+)  # fmt: skip
+"""Keywords of ``lightning.Trainer`` that a recipe may set; the others are the training's own business."""
+
+
+@dataclass
+class NamedSpec:
+    """A registered thing with its options."""
+
+    name: str
+    options: Options = field(default_factory=dict)
+
+    @classmethod
+    def from_text(cls, text: str) -> NamedSpec:
+        """A bare name in a recipe stands for the thing with its default options."""
+        return cls(text)
+
+
+@dataclass
+class DataSpec:
+    """Where the images come from.
+
+    Attributes:
+        name: A data set (``fieldmark data``).
+        root: Folder or archive that holds it, or several; not needed for embedded sets.
+        size: Side of the stored images, in pixels; default: the data set's own.
+        fit: How images are brought to that size ("crop", "squash", "pad"); default: the data set's own.
+        train: Split to train on.
+        val: Split for meta-validation; only read when a stage validates.
+    """
+
+    name: str
+    root: str | list[str] | None = None
+    size: int | None = None
+    fit: Literal["squash", "crop", "pad"] | None = None
+    train: str = "train"
+    val: str = "val"
+
+
+@dataclass
+class EpisodeSpec:
+    """Episodes that a stage trains on.
+
+    Attributes:
+        way: Classes an episode.
+        shot: Support images a class.
+        queries: Query images a class.
+        episodes_per_epoch: Episodes that count as one epoch.
+        episodes_per_step: Episodes in one optimiser step, over all processes together.
+    """
+
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    episodes_per_epoch: int = 100
+    episodes_per_step: int = 1
+
+
+@dataclass
+class OptimizerSpec:
+    """Optimiser; momentum and nesterov are of sgd alone."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+
+
+@dataclass
+class ScheduleSpec:
+    """Learning-rate schedule; all times in epochs (see :func:`fieldmark.training.optim.learning_rate_factor`)."""
+
+    name: Literal["constant", "step", "multistep", "cosine"] = "constant"
+    milestones: list[int] = field(default_factory=list)
+    step_size: int = 1
+    gamma: float = 0.1
+    warmup: float = 0.0
+
+
+@dataclass
+class ValidationSpec:
+    """Meta-validation: few-shot episodes on the validation split decide which checkpoint is best.
+
+    Attributes:
+        every: Epochs between two validations; the last epoch is always validated.
+        head: Scores the episodes.
+    """
+
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    episodes: int = 200
+    every: int = 1
+    head: NamedSpec = field(default_factory=lambda: NamedSpec("prototype"))
+
+
+@dataclass
+class Stage:
+    """One part of the training: an objective with its batches, optimiser and schedule.
+
+    Attributes:
+        name: Name of its folder, and of its keys on the command line.
+        objective: What is minimised (:data:`fieldmark.methods.OBJECTIVES`).
+        epochs: Passes over the images, or rounds of ``episodes_per_epoch``.
+        batch_size: Images a step over all processes; for objectives on images.
+        episodes: For objectives on episodes.
+        steps_per_epoch: Cut an epoch short after so many steps.
+        freeze: Patterns of module names that keep their weights ("backbone", "backbone.layer1*", "objective").
+        freeze_statistics: Whether the batch norms (and dropout) of frozen modules stay in evaluation mode as well.
+        start: ``previous`` (the best model of the stage before; for the first stage: fresh weights), ``scratch``, or
+            the path of a model file or run folder.
+        validation: Meta-validation; without it the last epoch is the result.
+        augmentation: In place of the recipe's.
+    """
+
+    name: str
+    objective: NamedSpec
+    epochs: int
+    batch_size: int = 64
+    episodes: EpisodeSpec = field(default_factory=EpisodeSpec)
+    steps_per_epoch: int | None = None
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
+    freeze: list[str] = field(default_factory=list)
+    freeze_statistics: bool = True
+    start: str = "previous"
+    validation: ValidationSpec | None = None
+    augmentation: list[str | Options] | None = None
+
+
+@dataclass
+class EvaluationSpec:
+    """A few-shot evaluation of the finished model.
+
+    Attributes:
+        data: Another data set (cross-domain); default: the recipe's.
+        split: Split of it.
+        way: Classes an episode.
+        shot: Support images a class.
+        queries: Query images a class.
+        episodes: How many.
+        seed: Of the episodes; not the training's, so that all methods are tested on the same ones.
+        heads: Heads to score with, all on the same episodes.
+        name: Name of the results file; default: made from the rest.
+    """
+
+    data: DataSpec | None = None
+    split: str = "test"
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    episodes: int = 600
+    seed: int = 0
+    heads: list[NamedSpec] = field(default_factory=lambda: [NamedSpec("prototype")])
+    name: str | None = None
+
+    def title(self, data_name: str) -> str:
+        """Name of its results file, without suffix.
+
+        Example:
+            >>> EvaluationSpec(shot=5).title("glyphs")
+            'glyphs_test_5way_5shot'
+        """
+        name = self.data.name if self.data is not None else data_name
+        return self.name or f"{name}_{self.split}_{self.way}way_{self.shot}shot"
+
+
+@dataclass
+class Recipe:
+    """Everything that decides the outcome of a training run.
+
+    Attributes:
+        name: Name of the run's folder.
+        data: Images to train and validate on.
+        backbone: Architecture (:data:`fieldmark.backbones.BACKBONES`).
+        stages: Parts of the training, in order.
+        seed: Root of every random choice.
+        augmentation: Changes of the training images (:data:`fieldmark.data.augment.AUGMENTATIONS`): names, or
+            mappings of ``name`` and options.
+        evaluations: Run on the finished model.
+        trainer: Keywords of ``lightning.Trainer``, see :data:`TRAINER_KEYS`.
+        loggers: Further loggers of ``lightning.pytorch.loggers`` by class name; CSV and TensorBoard are always on.
+        quick: Dotted keys with the values they take in the quick variant.
+
+    Example:
+        >>> from fieldmark.training import load_recipe
+        >>> recipe = load_recipe("baseline/glyphs_conv4", overrides=["--seed", "3"])
+        >>> recipe.seed, recipe.backbone.name
+        (3, 'conv4')
+    """
+
+    name: str
+    data: DataSpec
+    backbone: NamedSpec
+    stages: list[Stage]
+    seed: int = 0
+    augmentation: list[str | Options] = field(default_factory=list)
+    evaluations: list[EvaluationSpec] = field(default_factory=list)
+    trainer: Options = field(default_factory=dict)
+    loggers: list[NamedSpec] = field(default_factory=list)
+    quick: Options = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, complete with defaults."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """As YAML, resolved: with every default, and without the quick variant, which is already applied or not."""
+        values = self.to_dict()
+        values.pop("quick")
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+def check_values(recipe: Recipe) -> None:
+    """Refuse numbers and combinations that cannot be trained.
+
+    Raises:
+        FieldmarkError: Names the key.
+    """
+    if not recipe.name or any(c in recipe.name for c in "/\\") or recipe.name.startswith("."):
+        raise FieldmarkError(f"recipe key name is {recipe.name!r}; expected a plain folder name")
+    if not recipe.stages:
+        raise FieldmarkError("recipe key stages is empty; expected at least one stage")
+    names = [stage.name for stage in recipe.stages]
+    for name in names:
+        if names.count(name) > 1 or not name.replace("_", "").replace("-", "").isalnum() or name.isdigit():
+            raise FieldmarkError(
+                f"stage name {name!r} is used twice or is not a word; expected letters, digits, - and _"
+            )
+    for stage in recipe.stages:
+        _check_stage(stage)
+    for number, one in enumerate(recipe.evaluations):
+        for key in ("way", "shot", "queries", "episodes"):
+            _at_least(f"evaluations.{number}.{key}", getattr(one, key), 2 if key == "way" else 1)
+        if not one.heads:
+            raise FieldmarkError(f"recipe key evaluations.{number}.heads is empty; expected at least one head")
+    titles = [one.title(recipe.data.name) for one in recipe.evaluations]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise FieldmarkError(f"two evaluations would be saved as {title!r}; give one of them a name")
+
+
+def _check_stage(stage: Stage) -> None:
+    place = f"stages.{stage.name}"
+    _at_least(f"{place}.epochs", stage.epochs)
+    _at_least(f"{place}.batch_size", stage.batch_size)
+    if stage.steps_per_epoch is not None:
+        _at_least(f"{place}.steps_per_epoch", stage.steps_per_epoch)
+    for key in ("way", "shot", "queries", "episodes_per_epoch", "episodes_per_step"):
+        _at_least(f"{place}.episodes.{key}", getattr(stage.episodes, key), 2 if key == "way" else 1)
+    if stage.validation is not None:
+        for key in ("way", "shot", "queries", "episodes", "every"):
+            _at_least(f"{place}.validation.{key}", getattr(stage.validation, key), 2 if key == "way" else 1)
+    if not stage.optimizer.lr > 0:
+        raise FieldmarkError(f"recipe key {place}.optimizer.lr is {stage.optimizer.lr}; expected a number above 0")
+    if stage.optimizer.name == "sgd" and stage.optimizer.nesterov and not stage.optimizer.momentum > 0:
+        raise FieldmarkError(f"recipe key {place}.optimizer.nesterov is true, which needs a momentum above 0")
+    _at_least(f"{place}.schedule.step_size", stage.schedule.step_size)
+    if stage.schedule.milestones != sorted(stage.schedule.milestones):
+        raise FieldmarkError(f"recipe key {place}.schedule.milestones must rise: {stage.schedule.milestones}")
+
+
+def _at_least(key: str, value: int, least: int = 1) -> None:
+    if value < least:
+        raise FieldmarkError(f"recipe key {key} is {value}; expected at least {least}")
