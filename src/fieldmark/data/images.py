@@ -121,7 +121,7 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
         >>> as_size(84)
         (84, 84)
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and 1 <= side <= 4096 for side in pair):
         raise FieldmarkError(f"size is {size!r}; expected a side or (height, width), each from 1 to 4096")
     return pair[0], pair[1]
