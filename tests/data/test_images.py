@@ -98,7 +98,9 @@ def test_truncated_files_are_refused_by_name(format, part):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("data", "text"), [(b"", "empty"), (b"hello" * 99, "not an image"), (b"\x89PNG\r\n\x1a\n", "image")])
+@pytest.mark.parametrize(
+    ("data", "text"), [(b"", "empty"), (b"hello" * 99, "not an image"), (b"\x89PNG\r\n\x1a\n", "image")]
+)
 def test_what_is_no_image_is_refused(data, text):
     with pytest.raises(FieldmarkError, match=text):
         decode_image(data, "x.png")

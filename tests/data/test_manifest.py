@@ -9,7 +9,20 @@ from fieldmark.data.manifest import Manifest, require_comparable
 from fieldmark.errors import FieldmarkError
 
 FULL = Manifest(
-    "cub-feat", "1", "test", (84, 84), "crop", "raw", "bicubic", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 50, 2953, "aa", "bb", ("x",)
+    "cub-feat",
+    "1",
+    "test",
+    (84, 84),
+    "crop",
+    "raw",
+    "bicubic",
+    (0.5, 0.4, 0.3),
+    (0.2, 0.2, 0.2),
+    50,
+    2953,
+    "aa",
+    "bb",
+    ("x",),
 )
 OTHER = {
     "name": "cub-frn", "version": "2", "split": "val", "size": (32, 32), "fit": "pad", "crop": "box",

@@ -35,7 +35,9 @@ def pairs(records):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_class_folders(tmp_path, packed):
-    root = fill(tmp_path / "set", "dog/1.png", "cat/2.JPG", "cat/more/3.png", "cat/notes.txt", "readme.md", ".git/x.png")
+    root = fill(
+        tmp_path / "set", "dog/1.png", "cat/2.JPG", "cat/more/3.png", "cat/notes.txt", "readme.md", ".git/x.png"
+    )
     source = open_source(zipped(root, tmp_path / "set.zip") if packed else root)
     assert pairs(read_class_folders(source)) == [("cat/2.JPG", "cat"), ("cat/more/3.png", "cat"), ("dog/1.png", "dog")]
 
@@ -58,10 +60,14 @@ def test_train_and_test_folders_are_splits(tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("below", ["", "train/"])
 def test_empty_class_is_refused_by_name(tmp_path, packed, below):
-    root = fill(tmp_path / "set", f"{below}cat/1.png", f"{below}dog/notes.txt", "test/owl/1.png" if below else "owl/1.png")
+    root = fill(
+        tmp_path / "set", f"{below}cat/1.png", f"{below}dog/notes.txt", "test/owl/1.png" if below else "owl/1.png"
+    )
     (root / below / "emu").mkdir()
     source = open_source(zipped(root, tmp_path / "set.zip") if packed else root)
-    with pytest.raises(FieldmarkError, match=r"class folder \S*dog holds no image \(only \.txt files.*2 of [34] classes"):
+    with pytest.raises(
+        FieldmarkError, match=r"class folder \S*dog holds no image \(only \.txt files.*2 of [34] classes"
+    ):
         read_class_folders(source)
 
 

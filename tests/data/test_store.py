@@ -163,7 +163,7 @@ def test_bad_box_names_the_file(folder, cache_dir):
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_full_disk_is_one_line_and_leaves_nothing(folder, cache_dir, monkeypatch, when):
     if when == "before":
-        usage = namedtuple("usage", "total used free")  # noqa: PYI024
+        usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(100, 99, 1))
     else:
 
