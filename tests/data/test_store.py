@@ -145,6 +145,9 @@ def test_unreadable_files_are_counted_and_the_first_named(folder, cache_dir):
     assert store.class_counts().tolist() == [69, 70, 71]
     assert store.manifest.skipped == ("ant/003.png", "bee/070.png", "cat/001.png")
     assert np.array_equal(store.images[3], fit_image(Image.open(folder / "ant/004.png"), 8))
+    for name in store.manifest.skipped:
+        (folder / name).unlink()
+    assert build(folder, cache_dir).manifest.checksum == store.manifest.checksum
 
 
 def test_class_without_a_readable_image_is_refused(folder, cache_dir):
