@@ -66,6 +66,7 @@ class DataSet:
         class_key: From a class name in the files to its name in the class list.
         opener: Opens the path; default: folder or zip.
         version: Raise it when reader or facts change.
+        episodes: Array fields of `EpisodeIndex` for a whole store, where the data set comes with its own episodes.
     """
 
     name: str
@@ -89,6 +90,7 @@ class DataSet:
     class_key: Callable[[str], str] = str
     opener: Callable[[Root], Source] = open_source
     version: str = "1"
+    episodes: Callable[[ImageStore], dict[str, np.ndarray]] | None = None
 
     def register(self) -> None:
         """Add to `DATASETS`, with the facts of listings."""
@@ -96,6 +98,7 @@ class DataSet:
         facts["splits"] = {**self.splits, "all": "all"}
         facts["mean"], facts["std"] = self.statistics
         facts["needs_root"] = True
+        facts["episodes"] = self.episodes
         DATASETS.add(self.name, self.summary, source=self.source, **facts)(self.load)
 
     def load(

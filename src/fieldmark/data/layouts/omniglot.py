@@ -139,4 +139,5 @@ DataSet(
     obtain="Omniglot, all_runs",
     licence="MIT",
     overlap="drawn from Omniglot's evaluation alphabets, none of which is in background",
+    episodes=run_episodes,
 ).register()
