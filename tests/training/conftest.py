@@ -59,3 +59,17 @@ def tiny():
 @pytest.fixture
 def stores():
     return make_stores()
+
+
+@pytest.fixture
+def values():
+    """The tiny recipe as plain values, to be changed at will."""
+    import copy
+
+    return copy.deepcopy(RECIPE)
+
+
+@pytest.fixture
+def make_data():
+    """A function: made-up train, val and test images."""
+    return make_stores

@@ -82,7 +82,7 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tiny, stores, tmp_path):
 
 
 def test_divergence_is_one_line_and_leaves_no_damaged_checkpoint(tiny, stores, tmp_path):
-    with pytest.raises(FieldmarkError, match="diverged.*classify.*lower its learning rate") as caught:
+    with pytest.raises(FieldmarkError, match=r"diverged.*classify.*lower its learning rate") as caught:
         train(tiny("--stages.classify.optimizer.lr", "1e18"), tmp_path, data=stores)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "tiny/stages/classify/last.ckpt").exists()
@@ -144,7 +144,7 @@ def test_statistics_of_frozen_batch_norms_stay(tiny, stores, tmp_path):
 
 
 def test_a_freeze_pattern_that_fits_nothing_is_refused(tiny, stores, tmp_path):
-    with pytest.raises(FieldmarkError, match="'backbone.conv1' fits no module"):
+    with pytest.raises(FieldmarkError, match=r"'backbone\.conv1' fits no module"):
         train(tiny("--stages.classify.freeze", "[backbone.conv1]"), tmp_path, data=stores)
 
 

@@ -123,7 +123,8 @@ class EpisodeBatches:
             )
         if spec.episodes_per_epoch < spec.episodes_per_step:
             raise FieldmarkError(
-                f"episodes_per_epoch is {spec.episodes_per_epoch}, fewer than episodes_per_step {spec.episodes_per_step}"
+                f"episodes_per_epoch is {spec.episodes_per_epoch}; expected at least episodes_per_step, "
+                f"{spec.episodes_per_step}"
             )
         self.steps_per_epoch = _limited(spec.episodes_per_epoch // spec.episodes_per_step, limit)
         self.steps = self.steps_per_epoch * epochs

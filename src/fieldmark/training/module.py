@@ -10,6 +10,7 @@ import lightning
 import torch
 from torch import nn
 
+from fieldmark.backbones import Encoder
 from fieldmark.errors import FieldmarkError
 from fieldmark.methods import Batch, EpisodeBatch, ImageBatch, Objective
 from fieldmark.shapes import Tensor
@@ -40,7 +41,7 @@ class TrainingModule(lightning.LightningModule):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         objective: Objective,
         augment: Augment | None,
         stage: Stage,
@@ -49,7 +50,7 @@ class TrainingModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         # Convolutions run faster in this layout on CPU and, in mixed precision, on GPU; values are the same.
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoder.to(memory_format=torch.channels_last)
         self.objective = objective
         self.augment = augment
         self.stage, self.key, self.steps_per_epoch = stage, key, steps_per_epoch
@@ -109,7 +110,7 @@ class TrainingModule(lightning.LightningModule):
             images[:, :shots], batch["support_labels"], images[:, shots:], batch["query_labels"], batch["way"]
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Optimiser over what is not frozen, and its schedule, advanced every step."""
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = make_optimizer(self.stage.optimizer, trained)

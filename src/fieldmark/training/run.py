@@ -111,7 +111,7 @@ class _Splits:
         if key not in self._loaded:
             # Another data set is seen at the size the model was trained at, unless the recipe says otherwise.
             size = of.size if of.size is not None or spec is None else self.train.size
-            self._loaded[key] = load_data(of.name, of.root, split, size=size, fit=of.fit)  # type: ignore[arg-type]
+            self._loaded[key] = load_data(of.name, of.root, split, size=size, fit=of.fit)
         return self._loaded[key]
 
     @property

@@ -1,0 +1,85 @@
+"""Real processes: one that is killed, and two that train together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from ast import literal_eval
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from fieldmark.backbones import load_model
+
+SCRIPT = Path(__file__).with_name("script.py")
+
+
+def run_script(out, kill_at=-1, *overrides):
+    out.mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(out), str(kill_at), *overrides],
+        env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def rows_of(out):
+    rows = csv.DictReader((out / "tiny/metrics.csv").read_text().splitlines())
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_exactly_like_one_that_was_not(tmp_path):
+    whole = run_script(tmp_path / "whole")
+    assert whole.stdout.splitlines()[-1:] == ["done"], whole.stderr
+    killed = run_script(tmp_path / "killed", 5)
+    assert killed.returncode == -9
+    assert not (tmp_path / "killed/tiny/model.safetensors").exists()
+    again = run_script(tmp_path / "killed")
+    assert again.returncode == 0, again.stderr
+    seen = (tmp_path / "killed/seen-0.txt").read_text().splitlines()
+    assert seen == (tmp_path / "whole/seen-0.txt").read_text().splitlines()  # no step lost, none done twice
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "killed")
+    one, two = (load_model(tmp_path / name / "tiny")[0].backbone.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_two_processes_see_what_one_sees_and_end_where_one_ends(tmp_path):
+    # Frozen batch norms and no random augmentation: then the mean over two half batches is that over the whole one,
+    # and the two runs differ by rounding alone.
+    same = ["--augmentation", "[]", "--stages.episodes.episodes.episodes_per_step", "2"]
+    for stage in ("classify", "episodes"):
+        same += [f"--stages.{stage}.freeze", "[backbone.layer*.1]"]
+    one = run_script(tmp_path / "one", -1, *same)
+    assert one.returncode == 0, one.stderr
+    two = run_script(tmp_path / "two", -1, *same, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    assert two.returncode == 0, two.stderr
+    assert "done" in two.stdout
+    images = [
+        Counter(
+            image
+            for path in sorted((tmp_path / name).glob("seen-*.txt"))
+            for line in path.read_text().splitlines()
+            for image in [(line.split()[0], line.split()[1], value) for value in literal_eval(line.split(" ", 2)[2])]
+        )
+        for name in ("one", "two")
+    ]
+    assert len(list((tmp_path / "two").glob("seen-*.txt"))) == 2
+    assert images[0] == images[1]
+    weights = [load_model(tmp_path / name / "tiny")[0].backbone.state_dict() for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)
+    means = [
+        json.loads(next((tmp_path / name / "tiny/results").glob("*.json")).read_text())["rows"][0]["mean"]
+        for name in ("one", "two")
+    ]
+    assert means[0] == pytest.approx(means[1], abs=0.02)

@@ -1,0 +1,34 @@
+"""Every recipe is built and run for two steps a stage, on made-up images."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fieldmark.backbones import load_model
+from fieldmark.training import list_recipes, load_recipe, train
+
+
+@pytest.mark.parametrize("name", [one.name for one in list_recipes()])
+def test_a_recipe_runs(name, tmp_path, make_data):
+    stages = load_recipe(name).stages
+    few = {"evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}], "trainer": {"accelerator": "cpu"}}
+    for number, stage in enumerate(stages):
+        few[f"stages.{number}.epochs"] = 1
+        few[f"stages.{number}.steps_per_epoch"] = 2
+        few[f"stages.{number}.batch_size"] = 4
+        few[f"stages.{number}.episodes.way"] = 3
+        few[f"stages.{number}.episodes.queries"] = 3
+        few[f"stages.{number}.episodes.episodes_per_epoch"] = 2 * stage.episodes.episodes_per_step
+        if stage.validation is not None:
+            few[f"stages.{number}.validation.way"] = 3
+            few[f"stages.{number}.validation.queries"] = 3
+            few[f"stages.{number}.validation.episodes"] = 3
+    recipe = load_recipe(name, few)
+    images = {"size": recipe.data.size or 32, "images": 10, "classes": 4}
+    data = make_data(**images)
+    folder = train(recipe, tmp_path, data={**data, recipe.data.train: data["train"], recipe.data.val: data["val"]})
+    assert [stage["steps"] for stage in load_model(folder)[1]["stages"]] == [2] * len(stages)
+    (record,) = (folder / "results").glob("*.json")
+    assert 0 <= json.loads(record.read_text())["rows"][0]["mean"] <= 1
