@@ -1,0 +1,136 @@
+"""What README and documentation say is so: their Python runs, their commands parse, every registered name has a place."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fieldmark import backbones, data, heads, methods
+from fieldmark.cli.main import COMMANDS, Parser
+from fieldmark.errors import FieldmarkError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^( *)```(\w+)?[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+PROMISED = re.compile(r"`fieldmark ([a-z]+)[^`]*`")
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Fenced code of a page in any of the languages, without its indentation."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [
+        "\n".join(line.removeprefix(indent) for line in code.splitlines())
+        for indent, language, code in found
+        if language in languages
+    ]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The ``fieldmark ...`` lines of console blocks, as words; lines that end in a backslash go on."""
+    out = []
+    for block in blocks(page, "console", "bash", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words and words[0] == "fieldmark":
+                out.append(words[1:])
+    return out
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+COMMAND_LINES = [
+    pytest.param(words, id=f"{name_of(page)}: {' '.join(words)[:60]}") for page in PAGES for words in commands(page)
+]
+WITH_PYTHON = [
+    pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.stem == "extend" else ())
+    for page in PAGES
+    if blocks(page, "python")
+]
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES)
+def test_commands_parse(words):
+    assert words, "a bare `fieldmark` shows nothing"
+    if words[0].startswith("--"):
+        assert words[0] in ("--help", "--version")
+        return
+    assert words[0] in COMMANDS
+    command = importlib.import_module(f"fieldmark.cli.{COMMANDS[words[0]][0]}")
+    parser = Parser(prog=f"fieldmark {words[0]}", allow_abbrev=False)
+    command.add_arguments(parser)
+    if "--help" in words:
+        return
+    options, unknown = parser.parse_known_args(words[1:])
+    if getattr(command, "TAKES_OVERRIDES", False):
+        if not options.recipe.endswith(".yaml") or (ROOT / options.recipe).exists():
+            from fieldmark.training import load_recipe
+
+            load_recipe(options.recipe, overrides=unknown, quick=options.quick)
+        unknown = []
+    assert not unknown
+    for head in getattr(options, "head", "").split(","):
+        assert not head or head in heads.HEADS or head == "nearest_two"  # the tutorial's own
+    if hasattr(options, "data"):
+        assert options.data in data.DATASETS
+
+
+def test_a_misspelt_option_would_be_noticed():
+    """The check above can fail."""
+    with pytest.raises((FieldmarkError, AssertionError)):
+        test_commands_parse(["eval", "conv4", "--shots", "3"])
+    with pytest.raises((FieldmarkError, AssertionError)):
+        test_commands_parse(["trian", "baseline/glyphs_conv4"])
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_runs(page, tmp_path):
+    """All Python of a page, in order, as one program in an empty folder."""
+    program = tmp_path / "page.py"
+    program.write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:fieldmark", program.name],
+        cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg"}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", heads.names())
+def test_every_head_has_its_page(name):
+    page = ROOT / "docs" / "heads" / f"{name}.md"
+    assert page.exists(), f"write docs/heads/{name}.md: equation, source, options"
+    assert f"heads/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("docs/objectives.md", methods.names()),
+        ("docs/backbones.md", backbones.names()),
+        ("docs/datasets.md", data.names()),
+        ("README.md", [*heads.names(), *methods.names(), *backbones.names()]),
+    ],
+)
+def test_every_registered_name_is_in_the_documentation(page, names):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_pages_promise_no_command_that_does_not_exist():
+    found = {(name_of(page), name) for page in PAGES for name in PROMISED.findall(page.read_text(encoding="utf-8"))}
+    assert {pair for pair in found if pair[1] not in COMMANDS} == set()
+
+
+def test_links_between_files_lead_somewhere():
+    """Relative links of README and CONTRIBUTING; those of docs/ are checked by `mkdocs build --strict`."""
+    for page in PAGES[:2]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
