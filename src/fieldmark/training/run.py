@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,13 @@ def is_main_process() -> bool:
 
 
 def train(
-    recipe: Recipe, out: str | Path = "runs", resume: bool = True, *, data: Stores | None = None, evaluate: bool = True
+    recipe: Recipe,
+    out: str | Path = "runs",
+    resume: bool = True,
+    *,
+    data: Stores | None = None,
+    evaluate: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
     """Train and evaluate a recipe.
 
@@ -49,6 +55,7 @@ def train(
         resume: Go on where an interrupted run of the same recipe stopped; False: remove that run and begin anew.
         data: Images by split, in place of those the recipe names.
         evaluate: Run the recipe's evaluations afterwards.
+        callbacks: Further Lightning callbacks, for all stages; their state is not part of the checkpoints.
 
     Returns:
         The run's folder: ``recipe.yaml`` as resolved, ``metrics.csv``, ``tensorboard/``, ``stages/NAME/`` with
@@ -81,7 +88,8 @@ def train(
     for stage in recipe.stages:
         encoder, started_from = _starting_point(recipe, stage, splits, encoder)
         facts = _with_origin(facts, started_from)
-        job = _Job(recipe, stage, splits, encoder, folder, before, [row for one in outcomes for row in one["rows"]])
+        rows = [row for one in outcomes for row in one["rows"]]
+        job = _Job(recipe, stage, splits, encoder, folder, before, rows, callbacks)
         outcome = folder.outcome(stage.name) or job.run()
         before = _take_result(folder, stage, outcome, encoder)
         outcomes.append(outcome)
@@ -134,6 +142,7 @@ class _Job:
     folder: RunFolder
     before: dict[str, Any] | None
     earlier: list[dict[str, Any]]
+    callbacks: Sequence[lightning.Callback] = ()
 
     def run(self) -> dict[str, Any]:
         key = (self.recipe.seed, self.stage.name)
@@ -164,7 +173,7 @@ class _Job:
             place, self.stage.name, self.stage.epochs, self._validate if validation is not None else None,
             validation.every if validation is not None else 1, state, self.earlier, self.folder.metrics,
         )  # fmt: skip
-        callbacks: list[lightning.Callback] = [epochs, Interruptions(epochs)]
+        callbacks: list[lightning.Callback] = [*self.callbacks, epochs, Interruptions(epochs)]
         trainer = _trainer(self.recipe, self.folder, self.stage, callbacks)
         batches = self._batches(key, Rank(trainer.global_rank, trainer.world_size), epochs.step)
         callbacks.append(bar := Bar(self.stage.name, batches, epochs))

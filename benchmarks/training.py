@@ -1,0 +1,177 @@
+"""Images trained a second: our training step against a plain PyTorch loop with torchvision transforms in workers.
+
+Both sides train the same layers on the same random images of 32 pixels with crop, flip and colour jitter, SGD, batch
+128. Ours is the real path (image store, augmentation on the device, Lightning); the peer is what most code does: a
+`Dataset` of PIL images, torchvision v2 transforms, a `DataLoader` with a worker a core, NCHW tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+BATCH, SIZE, CLASSES, IMAGES = 128, 32, 64, 3840
+STEPS = {"conv4": 24, "resnet12": 6}
+WARM = 2  # steps before the clock starts
+TARGETS = {"conv4": 1.3, "resnet12": 1.0}
+AUGMENTATION: list[Any] = [
+    {"name": "random_crop", "padding": 4},
+    "flip",
+    {"name": "colour_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
+]
+JITTER = 0.4
+
+
+def run(
+    repeats: int = 5, json: str | None = None, backbones: tuple[str, ...] = ("conv4", "resnet12")
+) -> dict[str, Any]:
+    """Medians of interleaved repeats.
+
+    Args:
+        repeats: Measurements of each side.
+        json: File to write the report to.
+        backbones: What to train.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = np.arange(IMAGES) % CLASSES
+    rows = []
+    for name in backbones:
+        times: dict[str, list[float]] = {"ours": [], "peer": []}
+        for repeat in range(repeats):
+            sides = [("ours", ours), ("peer", peer)]
+            for side, measure in sides if repeat % 2 == 0 else sides[::-1]:
+                times[side].append(measure(name, images, labels))
+        mid = {side: statistics.median(values) for side, values in times.items()}
+        rows.append(
+            {
+                "what": f"training step with augmentation, {name}, {SIZE} px, batch {BATCH}",
+                **mid,
+                "unit": "images/s",
+                "ratio": mid["ours"] / mid["peer"],
+                "target": TARGETS[name],
+                "repeats": times,
+            }
+        )
+    report = {"rows": rows, "threads": torch.get_num_threads()}
+    if json:
+        from fieldmark.evaluation import provenance
+        from fieldmark.files import write_json
+
+        write_json(json, {**report, "provenance": provenance()})
+    return report
+
+
+def ours(name: str, images: np.ndarray, labels: np.ndarray) -> float:
+    """Images a second of the training that `fieldmark train` runs."""
+    import lightning
+
+    from fieldmark import training
+    from fieldmark.data import ImageStore, Manifest
+
+    clock: list[float] = []
+
+    class Clock(lightning.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            clock.append(time.perf_counter())
+
+    manifest = Manifest("noise", split="train", size=(SIZE, SIZE), mean=(0.5,) * 3, std=(0.25,) * 3)
+    store = ImageStore.from_arrays(images, labels, [str(c) for c in range(CLASSES)], manifest)
+    recipe = training.make_recipe(
+        {
+            "name": "bench",
+            "data": {"name": "folder"},
+            "backbone": {"name": name},
+            "augmentation": AUGMENTATION,
+            "stages": [
+                {
+                    "name": "a",
+                    "objective": "cross_entropy",
+                    "epochs": 1,
+                    "batch_size": BATCH,
+                    "steps_per_epoch": STEPS[name],
+                    "optimizer": {"lr": 0.01},
+                }
+            ],
+        }
+    )
+    with tempfile.TemporaryDirectory() as out:
+        training.train(recipe, out, data={"train": store}, callbacks=[Clock()])
+    return BATCH * (STEPS[name] - WARM) / (clock[-1] - clock[WARM - 1])
+
+
+class Photos(torch.utils.data.Dataset):
+    """PIL images with torchvision transforms, as tutorials do it."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        from PIL import Image
+        from torchvision.transforms import v2
+
+        self.images = [Image.fromarray(image) for image in images]
+        self.labels = labels
+        self.transform = v2.Compose(
+            [
+                v2.RandomCrop(SIZE, padding=4),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(JITTER, JITTER, JITTER),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5] * 3, [0.25] * 3),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.images[index]), int(self.labels[index])
+
+
+class Plain(nn.Module):
+    """The backbone's layers in PyTorch's default layout, pooled, with a classifier."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        from fieldmark import backbones
+
+        backbone = backbones.create(name)
+        self.layers = nn.Sequential(backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        self.classifier = nn.Linear(backbone.channels, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores of normalised images."""
+        return self.classifier(self.layers(images).mean((-2, -1)))
+
+
+def peer(name: str, images: np.ndarray, labels: np.ndarray) -> float:
+    """Images a second of the plain loop."""
+    workers = min(os.cpu_count() or 1, 8)
+    loader = torch.utils.data.DataLoader(
+        Photos(images, labels), BATCH, shuffle=True, drop_last=True, num_workers=workers
+    )
+    model = Plain(name)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    clock = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step, (pictures, classes) in enumerate(loader):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(pictures), classes).backward()
+            optimizer.step()
+            clock.append(time.perf_counter())
+            if step + 1 == STEPS[name]:
+                break
+    return BATCH * (STEPS[name] - WARM) / (clock[-1] - clock[WARM - 1])
+
+
+if __name__ == "__main__":
+    for row in run(repeats=3)["rows"]:
+        print({key: value for key, value in row.items() if key != "repeats"})
