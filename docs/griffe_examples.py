@@ -1,4 +1,4 @@
-"""Renders docstrings' ``Example:`` sections as code: mkdocstrings knows the plural only."""
+"""Docstrings as mkdocstrings reads them: ``Example:`` in the plural, and no Sphinx roles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Renames the section in every docstring that is read."""
+    """Rewrites every docstring that is read."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every module, class, function and attribute."""
         if obj.docstring:
-            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r":(?:meth|func|class|data|attr|mod):(`[^`]+`)", r"\1", text)
