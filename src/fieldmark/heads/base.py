@@ -103,3 +103,8 @@ def check_positive(head: str, **values: float) -> None:
     for option, value in values.items():
         if not value > 0:
             raise FieldmarkError(f"{option} of head {head} is {value}; expected a number above 0")
+
+
+def pooled(sets: Float[Tensor, "E S N C"]) -> Float[Tensor, "E S C"]:
+    """The mean descriptor of each image; a set of one is that one, without a copy."""
+    return sets.squeeze(2) if sets.shape[2] == 1 else sets.mean(2)

@@ -10,7 +10,7 @@ import torch
 from fieldmark import functional
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.distances import METRICS, Metric
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive
+from fieldmark.heads.base import HEADS, Head, check_option, check_positive, pooled
 from fieldmark.shapes import Float, Tensor
 
 Transform = Literal["none", "l2", "centre_l2"]
@@ -82,8 +82,3 @@ class Prototype(Head):
         support, query = self._transformed(pooled(support)), self._transformed(pooled(query))
         prototypes = functional.class_prototypes(support, labels, way)
         return self.scale * functional.similarity(query, prototypes, self.metric)
-
-
-def pooled(sets: Float[Tensor, "E S N C"]) -> Float[Tensor, "E S C"]:
-    """The mean descriptor of each image; a set of one is that one, without a copy."""
-    return sets.squeeze(2) if sets.shape[2] == 1 else sets.mean(2)
