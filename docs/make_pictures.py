@@ -18,6 +18,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MARGIN = 24
 
 
+def excerpt(report: str) -> str:
+    """The report's title, first table and chart, and the last of its example episodes."""
+    style = report[: report.index("<body>")].replace("max-width: 60rem", "max-width: 72rem")
+    title = report[report.index("<h1>") : report.index("</h1>") + 5]
+    tables = report[report.index("<h3>") : report.index("<h3>", report.index("<h3>") + 1)]
+    episodes = report[report.index("<h2>Example episodes") : report.rindex("</section>")]
+    legend = episodes[episodes.index("<p class='quiet'>") : episodes.index("</p>") + 4]
+    return f"{style}<body>{title}{tables}{legend}{episodes[episodes.rindex('<p>Episode') :]}</body></html>"
+
+
 def screenshot(page: Path, target: Path, width: int, height: int) -> None:
     """Take a picture of the top of a page, cut off what is empty, and write it with a palette."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -44,4 +54,7 @@ if __name__ == "__main__":
     report = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/report.html")
     if not report.is_file():
         sys.exit(f"make_pictures: no report at {report}; run `fieldmark demo` first")
-    screenshot(report, IMAGES / "demo_report.png", 1060, 1500)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.html"
+        part.write_text(excerpt(report.read_text(encoding="utf-8")), encoding="utf-8")
+        screenshot(part, IMAGES / "demo_report.png", 1200, 1400)
