@@ -10,13 +10,16 @@ Example:
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fieldmark.backbones import conv4, resnet12, wrn  # noqa: F401
+from fieldmark.backbones import conv4, efficientnet_lite0, pixels, resnet12, timm_models, wrn  # noqa: F401
 from fieldmark.backbones.base import BACKBONES, Backbone, BackboneFacts
+from fieldmark.errors import unknown_name
 
+_TIMM_OPTIONS = ("pretrained", "image_size")
 _LATER = {
     "Encoder": "encoder",
     "load_model": "checkpoint",
@@ -68,7 +71,16 @@ def create(name: str, **options: Any) -> Backbone:
         FieldmarkError: Unknown name or option (the nearest valid one is named), an option out of its range, or
             pretrained weights that cannot be had.
     """
-    backbone = BACKBONES.create(name, **options)
+    if name in BACKBONES:
+        backbone = BACKBONES.create(name, **options)
+    else:
+        model = name.removeprefix("timm:")
+        if not timm_models.is_timm(model):
+            raise timm_models.unknown_backbone(name)
+        for option in options:
+            if option not in _TIMM_OPTIONS:
+                raise unknown_name(f"option of timm model {name!r}", option, _TIMM_OPTIONS)
+        backbone = timm_models.TimmBackbone(model, **options)
     backbone.name = name
     backbone.options = {**options, **backbone.options}
     return backbone
@@ -86,6 +98,9 @@ def describe(name: str, **options: Any) -> BackboneFacts:
         >>> facts.output_shape, facts.parameters
         ((64, 5, 5), 113088)
     """
+    entry = BACKBONES.get(name) if name in BACKBONES else None
+    if entry is None or "pretrained" in inspect.signature(entry.make).parameters:
+        options = {**options, "pretrained": False}
     with torch.device("meta"):
         backbone = create(name, **options).eval()
         side = backbone.default_size
@@ -93,11 +108,11 @@ def describe(name: str, **options: Any) -> BackboneFacts:
             _, channels, height, width = backbone(torch.empty(1, 3, side, side)).shape
     return BackboneFacts(
         name=name,
-        summary=BACKBONES.get(name).summary,
+        summary=entry.summary if entry else f"timm's {name.removeprefix('timm:')}",
         output_shape=(channels, height, width),
         default_size=side,
         parameters=sum(p.numel() for p in backbone.parameters()),
         licence=backbone.facts["licence"],
         pretraining=backbone.facts["pretraining"],
-        source=backbone.facts["source"],
+        source=entry.source if entry else backbone.facts["source"],
     )

@@ -49,7 +49,8 @@ class Backbone(nn.Module):
         default_size: Side of the square image the backbone was designed for.
         mean: Per-channel mean the images are to be normalised with, for values in [0, 1]; None: the data set's.
         std: Per-channel standard deviation, likewise.
-        facts: Provenance of the weights: "licence", "pretraining", "source".
+        facts: Provenance of the weights that there are for this backbone: "licence", "pretraining", "source"; and
+            "pretrained", whether this object was made with them.
 
     Attributes:
         name: The name it was created by (set by :func:`fieldmark.backbones.create`).
@@ -73,7 +74,7 @@ class Backbone(nn.Module):
         self.default_size = default_size
         self.mean = mean
         self.std = std
-        self.facts = {"licence": "none", "pretraining": "none", "source": "", **(facts or {})}
+        self.facts = {"licence": "none", "pretraining": "none", "pretrained": False, "source": "", **(facts or {})}
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Maps of local descriptors of normalised images."""

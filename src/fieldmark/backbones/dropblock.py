@@ -14,6 +14,10 @@ from fieldmark.shapes import Float, Tensor
 def block_mask(seeds: Float[Tensor, "B C h w"], size: int) -> Float[Tensor, "B C H W"]:
     """The mask that zeroes a square of side ``size`` below and to the right of every seed.
 
+    The official code of SCL and RFS pairs seeds with the cells of the square by two cycles, and so misses cells where
+    the number of seeds and ``size**2`` have a common factor (size 2: with any even number of seeds). Here every
+    square is whole; where the official ones are, the masks are equal.
+
     Args:
         seeds: 1 where a square starts, 0 elsewhere; h = H - size + 1, w = W - size + 1.
         size: Side of the squares.

@@ -1,0 +1,122 @@
+"""Official checkpoints of other projects as backbones of this one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fieldmark.backbones import create
+from fieldmark.backbones.base import Backbone
+from fieldmark.backbones.weights import load_exactly, read_weights
+from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.shapes import Tensor
+
+Format = Literal["scl", "rfs", "deepemd", "timm"]
+
+# Layers that turn features into scores of the training classes (or of rotations); they are no part of a backbone.
+_HEADS = ("classifier", "fc", "rot_classifier", "linear", "logits")
+_RESNET12 = {(64, 160, 320, 640): "resnet12", (64, 128, 256, 512): "resnet12-512"}
+_STAGES = (1, 2, 3, 4)
+
+
+def convert_checkpoint(
+    path: str | Path, format: str, backbone: str | None = None, **options: Any
+) -> tuple[Backbone, dict[str, Any]]:
+    """Read an official checkpoint into a backbone; classifiers are left out and named.
+
+    The key names of this project's conv4 and ResNet-12 are those of the official code, so the correspondence is exact
+    and every entry must find its place.
+
+    Args:
+        path: A ``.pth`` or ``.safetensors`` file.
+        format: "scl", "rfs" or "deepemd" (Conv-4, ResNet-12, SE-ResNet-12, recognised by their entries), or "timm".
+        backbone: The model's name; needed for "timm", whose files do not say it; checked for the others.
+        options: Options of the backbone that leave its entries alone, for example ``last_pool``.
+
+    Returns:
+        The backbone in evaluation mode, and the facts: ``converted_from`` (file name), ``sha256``, ``format``,
+        ``backbone``, ``options``, ``dropped`` (entries left out), ``training_class_count`` (rows of the classifier;
+        None when the file has none).
+
+    Raises:
+        FieldmarkError: The file cannot be read safely, is no known architecture, or has entries that do not fit.
+    """
+    if format not in get_args(Format):
+        raise unknown_name("checkpoint format", format, get_args(Format))
+    path = Path(path)
+    if format == "timm":
+        if backbone is None:
+            raise FieldmarkError(
+                f"{path.name} does not say which timm model it is; give its name, for example --backbone resnet50"
+            )
+        weights = read_weights(path)
+        made = create(f"timm:{backbone.removeprefix('timm:')}", pretrained=str(path), **options)
+        kept = made.state_dict()
+        dropped = [key for key in weights if f"model.{key}" not in kept]
+        classes = _rows(weights, dropped)
+    else:
+        weights, dropped, classes = _without_heads(read_weights(path))
+        name, found = recognise(weights, path.name)
+        if backbone is not None and backbone != name:
+            raise FieldmarkError(f"{path.name} holds a {name!r}; {backbone!r} was asked for")
+        made = create(name, **{**found, **options})
+        load_exactly(made, weights, f"{path.name} (as {name!r})")
+    facts = {
+        "converted_from": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "format": format,
+        "backbone": made.name,
+        "options": made.options,
+        "dropped": dropped,
+        "training_class_count": classes,
+    }
+    return made.eval(), facts
+
+
+def recognise(weights: Mapping[str, Tensor], origin: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of the backbone whose weights these are.
+
+    Args:
+        weights: Tensors by official key name, without classifier.
+        origin: What they come from, for messages.
+
+    Raises:
+        FieldmarkError: If they are none that is known.
+
+    Example:
+        >>> recognise(create("conv4", channels=32).state_dict(), "a.pth")
+        ('conv4', {'channels': 32, 'last_pool': False})
+    """
+    if all(f"layer{stage}.0.weight" in weights for stage in _STAGES):
+        # Every official conv4 read here (SCL, RFS) pools after the first three blocks only.
+        channels = weights["layer1.0.weight"].shape[0]
+        return "conv4", {"last_pool": False} if channels == 64 else {"channels": channels, "last_pool": False}
+    if all(f"layer{stage}.0.conv1.weight" in weights for stage in _STAGES):
+        widths = tuple(weights[f"layer{stage}.0.conv1.weight"].shape[0] for stage in _STAGES)
+        if widths not in _RESNET12:
+            raise FieldmarkError(
+                f"{origin} is a ResNet-12 of widths {'-'.join(map(str, widths))}; "
+                f"expected {' or '.join('-'.join(map(str, known)) for known in _RESNET12)}"
+            )
+        if any(".se.fc." in key for key in weights):
+            if _RESNET12[widths] != "resnet12":
+                raise FieldmarkError(f"{origin} is a narrow SE-ResNet-12; expected widths 64-160-320-640 with SE")
+            return "seresnet12", {}
+        return _RESNET12[widths], {}
+    first = next(iter(weights), "nothing")
+    raise FieldmarkError(
+        f"{origin} is no conv4, resnet12 or seresnet12 of SCL, RFS or DeepEMD (its first entry is {first!r}); "
+        "for a timm model give the format 'timm'"
+    )
+
+
+def _without_heads(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str], int | None]:
+    dropped = [key for key in weights if key.split(".")[0] in _HEADS]
+    return {k: v for k, v in weights.items() if k not in dropped}, dropped, _rows(weights, dropped)
+
+
+def _rows(weights: Mapping[str, Tensor], dropped: list[str]) -> int | None:
+    rows = [weights[key].shape[0] for key in dropped if key.endswith("weight") and not key.startswith("rot")]
+    return rows[0] if rows else None
