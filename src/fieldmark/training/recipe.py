@@ -193,7 +193,7 @@ def check_names(recipe: Recipe) -> None:
     from fieldmark import heads, methods
     from fieldmark.backbones import BACKBONES
     from fieldmark.data import DATASETS
-    from fieldmark.data.augment import AUGMENTATIONS
+    from fieldmark.data.augment import create_pipeline
 
     if recipe.backbone.name in BACKBONES:
         _check_options("backbone", BACKBONES.get(recipe.backbone.name).make, recipe.backbone)
@@ -209,8 +209,8 @@ def check_names(recipe: Recipe) -> None:
         methods.create(stage.objective.name, **stage.objective.options)
         if stage.validation is not None:
             heads.create(stage.validation.head.name, **stage.validation.head.options)
-        _check_augmentation(stage.augmentation or [], AUGMENTATIONS)
-    _check_augmentation(recipe.augmentation, AUGMENTATIONS)
+        create_pipeline(stage.augmentation or [], recipe.data.size or 32)
+    create_pipeline(recipe.augmentation, recipe.data.size or 32)
     for one in recipe.evaluations:
         for head in one.heads:
             heads.create(head.name, **head.options)
@@ -233,18 +233,6 @@ def find_logger(spec: NamedSpec) -> Any:
 def _check_data(name: str, known: Any) -> None:
     if name != "folder":
         known.get(name)
-
-
-def _check_augmentation(specs: Sequence[str | Mapping[str, Any]], known: Any) -> None:
-    for spec in specs:
-        if isinstance(spec, str):
-            spec = {"name": spec}
-        if not isinstance(spec.get("name"), str):
-            raise FieldmarkError(
-                f"augmentation {spec!r} has no name; expected a name, or a mapping with name and options"
-            )
-        options = {key: value for key, value in spec.items() if key != "name"}
-        _check_options("augmentation", known.get(spec["name"]).make, NamedSpec(spec["name"], options))
 
 
 def _check_options(kind: str, make: Any, spec: NamedSpec) -> None:

@@ -209,7 +209,7 @@ class _Job:
             return None
         from fieldmark.data.augment import create_pipeline
 
-        return create_pipeline(specs, self.splits.train.size)
+        return create_pipeline(specs, min(self.splits.train.size))
 
     def _validate(self, module: TrainingModule) -> tuple[float, float]:
         from fieldmark.evaluation import evaluate_few_shot
