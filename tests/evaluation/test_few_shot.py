@@ -105,14 +105,14 @@ def test_damaged_weights_are_named(glyphs):
     broken = Encoder(backbones.create("conv4"), (0.5,) * 3, (0.25,) * 3)
     broken.backbone.layer4[0].weight.data[:] = float("nan")
     with pytest.raises(FieldmarkError, match="not finite"):
-        evaluate_few_shot(broken, glyphs, episodes=2)
+        evaluate_few_shot(broken, glyphs, queries=3, episodes=2)
 
 
 def test_trained_classes_are_refused_unless_allowed(glyphs, encoder):
     facts = {"training_classes": {"glyphs": glyphs.class_names[:2]}}
     with pytest.raises(FieldmarkError, match=r"2 of \d+ test classes were in the model's training"):
-        evaluate_few_shot(encoder, glyphs, episodes=2, facts=facts)
-    result = evaluate_few_shot(encoder, glyphs, episodes=2, facts=facts, allow_leakage=True)
+        evaluate_few_shot(encoder, glyphs, queries=3, episodes=2, facts=facts)
+    result = evaluate_few_shot(encoder, glyphs, queries=3, episodes=2, facts=facts, allow_leakage=True)
     assert result.leaked_classes == glyphs.class_names[:2]
     assert result.to_dict()["leaked_classes"] == glyphs.class_names[:2]
 
@@ -158,3 +158,15 @@ def test_many_episodes_at_once_equal_one_by_one():
     together = score_episodes(head, index, features)
     alone = np.concatenate([score_episodes(head, index[e : e + 1], features) for e in range(9)])
     np.testing.assert_array_equal(together, alone)
+
+
+def test_centred_prototype_takes_its_centre_from_base_images(glyphs, encoder):
+    options = {"episodes": 6, "queries": 3, "head_options": {"transform": "centre_l2"}}
+    with pytest.raises(FieldmarkError, match="base-split"):
+        evaluate_few_shot(encoder, glyphs, **options)
+    base = glyphs.subset(np.arange(40))
+    found = evaluate_few_shot(encoder, glyphs, base_data=base, **options)
+    centre = encode(encoder, base)["pooled"].mean((0, 1))
+    head = heads.create("prototype", transform="centre_l2", centre=centre)
+    expected = evaluate_few_shot(encoder, glyphs, head=head, episodes=6, queries=3)
+    np.testing.assert_array_equal(found.predicted, expected.predicted)

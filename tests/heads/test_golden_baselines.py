@@ -64,9 +64,9 @@ def test_local_knn(recorded, k):
     np.testing.assert_allclose(ours, recorded[key], atol=2e-5)
 
 
-def test_fit_centre_is_the_mean_of_the_base_features(recorded):
+def test_fit_base_takes_the_mean_of_the_base_features(recorded):
     centre = torch.tensor(recorded["center"])
     base = torch.stack([centre - 1, centre + 1])
     options = {"metric": "euclidean", "transform": "centre_l2"}
-    ours = score(heads.Prototype(**options).fit_centre(base), recorded)
+    ours = score(heads.Prototype(**options).fit_base(base), recorded)
     np.testing.assert_allclose(ours, recorded["easyfsl_protonet_center_l2"], atol=2e-4)

@@ -41,7 +41,7 @@ def episodes():
 
 
 def test_centre_is_missing(episodes):
-    with pytest.raises(FieldmarkError, match="call fit_centre"):
+    with pytest.raises(FieldmarkError, match="call fit_base"):
         heads.Prototype(transform="centre_l2")(*episodes, 3)
 
 

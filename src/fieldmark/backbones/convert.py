@@ -20,6 +20,13 @@ _HEADS = ("classifier", "fc", "rot_classifier", "linear", "logits")
 _RESNET12 = {(64, 160, 320, 640): "resnet12", (64, 128, 256, 512): "resnet12-512"}
 _STAGES = (1, 2, 3, 4)
 
+# Mean and standard deviation (of 255) with which the official code trained on miniImageNet; on CIFAR it used others.
+_PIXELS = {
+    "scl": ((120.39586422, 115.59361427, 104.54012653), (70.68188272, 68.27635443, 72.54505529)),
+    "deepemd": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+}
+_PIXELS["rfs"] = _PIXELS["scl"]
+
 
 def convert_checkpoint(
     path: str | Path, format: str, backbone: str | None = None, **options: Any
@@ -38,7 +45,8 @@ def convert_checkpoint(
     Returns:
         The backbone in evaluation mode, and the facts: ``converted_from`` (file name), ``sha256``, ``format``,
         ``backbone``, ``options``, ``dropped`` (entries left out), ``training_class_count`` (rows of the classifier;
-        None when the file has none).
+        None when the file has none), and the ``mean`` and ``std`` of the official miniImageNet training (not for timm,
+        whose backbones bring their own).
 
     Raises:
         FieldmarkError: The file cannot be read safely, is no known architecture, or has entries that do not fit.
@@ -72,6 +80,8 @@ def convert_checkpoint(
         "dropped": dropped,
         "training_class_count": classes,
     }
+    if format in _PIXELS:
+        facts["mean"], facts["std"] = ([value / 255 for value in values] for values in _PIXELS[format])
     return made.eval(), facts
 
 

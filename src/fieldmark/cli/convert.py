@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fieldmark.cli.output import add_json_option, emit_json
+from fieldmark.errors import FieldmarkError
 
 EXAMPLE = "fieldmark convert resnet12_last.pth --from scl --out scl_resnet12.safetensors"
 
@@ -15,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="checkpoint (.pth, .pt or .safetensors)")
     parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="scl, rfs, deepemd or timm")
     parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (.safetensors)")
+    parser.add_argument("--backbone", metavar="NAME", help="the timm model's name (needed with --from timm)")
+    parser.add_argument("--mean", metavar="R,G,B", help="mean it was trained with, 0 to 1; default: on miniImageNet")
+    parser.add_argument("--std", metavar="R,G,B", help="standard deviation it was trained with")
+    parser.add_argument("--size", type=int, help="resize images to this many pixels (DeepEMD on CIFAR: 84)")
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
     add_json_option(parser)
 
@@ -26,13 +31,31 @@ def run(options: argparse.Namespace) -> int:
     from fieldmark.backbones import Encoder, save_model
     from fieldmark.backbones.convert import convert_checkpoint
 
-    backbone, facts = convert_checkpoint(Path(options.file), options.format)
-    encoder = Encoder(backbone, facts.pop("mean", None), facts.pop("std", None), facts.pop("size", None))
-    facts["converted_from"] = Path(options.file).name
+    mean, std = numbers("--mean", options.mean), numbers("--std", options.std)
+    backbone, facts = convert_checkpoint(Path(options.file), options.format, options.backbone)
+    encoder = Encoder(backbone, mean or facts.pop("mean", None), std or facts.pop("std", None), options.size)
     save_model(options.out, encoder, facts, dtype=torch.float16 if options.half else None)
-    summary = {"backbone": backbone.name, "options": backbone.options, "out": options.out, **facts}
+    summary = {"out": options.out, **facts}
     if not emit_json(options.json, summary):
         print(f"{options.out}: {backbone.name} {backbone.options or ''}")
         for key, value in facts.items():
             print(f"  {key}: {value}")
     return 0
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Three numbers from ``R,G,B``.
+
+    Example:
+        >>> numbers("--mean", "0.5,0.4,0.3")
+        [0.5, 0.4, 0.3]
+    """
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise FieldmarkError(f"{option} is {text!r}; expected three numbers such as 0.5,0.5,0.5")
+    return values

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from fieldmark.training import load_recipe, train
 
     out = Path(options.out)
-    overrides = ["--seed", str(options.seed)]
+    overrides = ["--seed", str(options.seed), "--evaluations", "[]"]  # compared below, all on the same episodes
     recipe = load_recipe(RECIPE, overrides=overrides, quick=options.quick)
     folder = train(recipe, out=out, resume=True)
     data, models, results = _compare(folder, options)
@@ -94,7 +94,7 @@ def _write_report(
     seconds: float,
 ) -> Path:
     from fieldmark.evaluation import report
-    from fieldmark.training import read_curves
+    from fieldmark.training.curves import read_curves
 
     tables = "".join(
         f"<h3>{shot} labelled image{'s' if shot > 1 else ''} a class</h3>"

@@ -97,7 +97,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
 
     names = [name for name in options.head.split(",") if name]
     head_options = parse_options("--head-option", options.head_option)
-    made = {name: heads.create(name, **head_options) for name in names}  # refuses before anything is loaded
+    for name in names:
+        heads.create(name, **head_options)  # a wrong name or option is refused before anything is loaded
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
@@ -109,7 +110,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     results: dict[tuple[str, str], Any] = {}
     for key, (one, known) in models.items():
         found = evaluate_heads(
-            one, data, made, way, options.shot, queries, episodes, options.seed,
+            one, data, dict(zip(names, names, strict=True)), way, options.shot, queries, episodes, options.seed,
             head_options=dict.fromkeys(names, head_options), support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,

@@ -110,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"fieldmark: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("fieldmark: interrupted; nothing is half-written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"fieldmark: {stop or 'interrupted; nothing is half-written'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -25,10 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, evaluate as the recipe says, and print the results."""
-    from fieldmark.training import load_recipe, train
+    from fieldmark.training import is_main_process, load_recipe, train
 
     recipe = load_recipe(options.recipe, overrides=options.overrides, quick=options.quick)
     folder = train(recipe, out=options.out, resume=not options.restart)
+    if not is_main_process():  # with several processes one of them reports
+        return 0
     from fieldmark.evaluation import load_record
 
     records = [load_record(path) for path in sorted((folder / "results").glob("*.json"))]

@@ -231,6 +231,9 @@ def evaluate_heads(
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     options = {key: dict((head_options or {}).get(key, {})) for key in heads}
     made = {key: create_head(head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()}
+    for key, head in made.items():
+        if head.needs_base and base_data is None:
+            raise FieldmarkError(f"head {key or heads[key]!r} needs base images; give base_data (--base-split train)")
     if support_data is not None and support_data.class_names != data.class_names:
         raise FieldmarkError(
             f"the support data has other classes than the query data "
@@ -260,9 +263,7 @@ def evaluate_heads(
     results = {}
     for key, name in heads.items():
         head = made[key].to(encoder.device)
-        if hasattr(head, "fit_base"):
-            if base is None:
-                raise FieldmarkError(f"head {head.name!r} uses base images; give base_data (--base-split train)")
+        if base is not None:
             head.fit_base(base[head.descriptors])
         started = time.perf_counter()
         copies = None if support is None else torch.stack([one[head.descriptors] for one in support])

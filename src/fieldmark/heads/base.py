@@ -27,6 +27,15 @@ class Head(nn.Module):
 
     descriptors: ClassVar[Literal["pooled", "local"]]
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether :meth:`fit_base` has to be called before scoring; most heads need nothing."""
+        return False
+
+    def fit_base(self, features: Float[Tensor, "*shape C"]) -> Head:
+        """Learn what the head needs from descriptors of the base (training) classes; returns the head itself."""
+        return self
+
     def forward(
         self,
         support: Float[Tensor, "E S N C"],

@@ -31,7 +31,7 @@ class Prototype(Head):
         metric: ``"squared_euclidean"``, ``"euclidean"`` or ``"cosine"``.
         transform: Before averaging: ``"none"``, ``"l2"`` (unit length) or ``"centre_l2"`` (subtract the base
             classes' mean, then unit length: SimpleShot's CL2N).
-        centre: The base classes' mean feature vector for ``"centre_l2"``; or set it by :meth:`fit_centre`.
+        centre: The base classes' mean feature vector for ``"centre_l2"``; or set it by :meth:`fit_base`.
         scale: Factor on the scores; for cosines the softmax needs one, 10 for example.
 
     Example:
@@ -61,9 +61,14 @@ class Prototype(Head):
         self.metric, self.transform, self.scale = metric, transform, scale
         self.register_buffer("centre", None if centre is None else torch.as_tensor(centre))
 
-    def fit_centre(self, base_features: Float[Tensor, "*shape C"]) -> Prototype:
+    @property
+    def needs_base(self) -> bool:
+        """True for ``"centre_l2"`` until the centre is known."""
+        return self.transform == "centre_l2" and self.centre is None
+
+    def fit_base(self, features: Float[Tensor, "*shape C"]) -> Prototype:
         """Take the mean of the base classes' features as the centre; returns the head itself."""
-        self.centre = base_features.flatten(0, -2).mean(0)
+        self.centre = features.flatten(0, -2).mean(0)
         return self
 
     def _transformed(self, features: Tensor) -> Tensor:
@@ -73,7 +78,7 @@ class Prototype(Head):
             return functional.l2_normalise(features)
         if self.centre is None:
             raise FieldmarkError(
-                "head prototype with transform 'centre_l2' has no centre; call fit_centre(base_features)"
+                "head prototype with transform 'centre_l2' has no centre; call fit_base(features)"
             )
         return functional.centre_l2(features, self.centre.to(features))
 

@@ -52,7 +52,7 @@ def _rows(
 
     names = {str(number): head.name for number, head in enumerate(spec.heads)}
     options = {str(number): head.options for number, head in enumerate(spec.heads)}
-    needs_base = any(hasattr(heads.HEADS.get(head.name).make, "fit_base") for head in spec.heads)
+    needs_base = any(heads.create(head.name, **head.options).needs_base for head in spec.heads)
     results = evaluate_heads(
         encoder, load(spec.split, spec.data), names, spec.way, spec.shot, spec.queries, spec.episodes, spec.seed,
         head_options=options, facts=facts, base_data=load(recipe.data.train, None) if needs_base else None,
