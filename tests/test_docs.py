@@ -13,6 +13,7 @@ import pytest
 
 from fieldmark import backbones, data, heads, methods
 from fieldmark.cli.main import COMMANDS, Parser
+from fieldmark.data.augment import AUGMENTATIONS
 from fieldmark.errors import FieldmarkError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +130,7 @@ def test_every_module_is_on_the_api_page(package):
         ("docs/objectives.md", methods.names()),
         ("docs/backbones.md", backbones.names()),
         ("docs/datasets.md", data.names()),
+        ("docs/augmentation.md", AUGMENTATIONS.names()),
         ("README.md", [*heads.names(), *methods.names(), *backbones.names()]),
     ],
 )
