@@ -23,8 +23,9 @@ def squared_euclidean(x: Float[Tensor, "*batch N C"], y: Float[Tensor, "*batch M
         >>> squared_euclidean(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
         tensor([[25.,  1.]])
     """
-    norms_x = x.square().sum(-1, keepdim=True)
-    norms_y = y.square().sum(-1).unsqueeze(-2)
+    # The norm is one fused pass, where a square and a sum would write all of x once more.
+    norms_x = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+    norms_y = torch.linalg.vector_norm(y, dim=-1).square().unsqueeze(-2)
     return (norms_x + norms_y - 2 * (x @ y.mT)).clamp_min(0)
 
 

@@ -77,9 +77,7 @@ class Prototype(Head):
         if self.transform == "l2":
             return functional.l2_normalise(features)
         if self.centre is None:
-            raise FieldmarkError(
-                "head prototype with transform 'centre_l2' has no centre; call fit_base(features)"
-            )
+            raise FieldmarkError("head prototype with transform 'centre_l2' has no centre; call fit_base(features)")
         return functional.centre_l2(features, self.centre.to(features))
 
     def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
