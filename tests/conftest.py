@@ -31,11 +31,12 @@ def shared_file():
 
 @pytest.fixture
 def golden():
-    """A function: the named golden file (npz) as a dict-like object, or skip with the reason."""
+    """A function: the arrays of the named golden file (npz) by key, or skip with the reason."""
     import numpy as np
 
     def load(name: str):
-        return np.load(_shared(f"golden/{name}.npz"))
+        with np.load(_shared(f"golden/{name}.npz")) as file:
+            return dict(file)
 
     return load
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
             ["name", "classes", "images", "px", "splits", "what", "source"],
             [
                 (
-                    r["name"], r.get("classes"), r.get("images"), r.get("size"), ", ".join(r.get("splits") or ()),
+                    r["name"], r["classes"] or "any", r["images"] or "", r["size"], ", ".join(r["splits"]),
                     r["summary"], r["source"],
                 )
                 for r in rows
@@ -63,5 +63,5 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plain(facts: dict) -> dict:
     return {
-        key: value for key, value in facts.items() if isinstance(value, str | int | float | list | tuple | type(None))
+        key: value for key, value in facts.items() if isinstance(value, str | int | float | list | tuple | dict | type(None))
     }

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=600, help="episodes of each evaluation")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and episodes")
     parser.add_argument("--quick", action="store_true", help="the recipe's quick variant, for a first look")
+    parser.add_argument("--restart", action="store_true", help="train anew instead of using the run in the folder")
     add_json_option(parser)
 
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     overrides = ["--seed", str(options.seed), "--evaluations", "[]"]  # compared below, all on the same episodes
     recipe = load_recipe(RECIPE, overrides=overrides, quick=options.quick)
-    folder = train(recipe, out=out, resume=True)
+    folder = train(recipe, out=out, resume=not options.restart)
     data, models, results = _compare(folder, options)
     rows = [{"model": model, **result.to_dict()} for (model, _, _), result in results.items()]
     record = make_record("demo", rows, models)

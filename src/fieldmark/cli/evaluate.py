@@ -136,7 +136,7 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     if options.episodes_file:
         episodes = EpisodeIndex.load(options.episodes_file)
     elif own_episodes:
-        episodes = EpisodeIndex(**own_episodes(store), facts={"source": options.data})
+        episodes = EpisodeIndex.given(options.data, **own_episodes(store))
     return store, support, base, episodes
 
 

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fieldmark: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as stop:
-        print(f"fieldmark: {stop or 'interrupted; nothing is half-written'}", file=sys.stderr)
+        print(f"fieldmark: {str(stop) or 'interrupted; nothing is half-written'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

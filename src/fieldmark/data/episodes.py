@@ -54,6 +54,18 @@ class EpisodeIndex:
         arrays = {name: getattr(self, name)[chosen] for name in self._ARRAYS}
         return EpisodeIndex(**arrays, facts={**self.facts, "episodes": len(arrays["classes"])})
 
+    @classmethod
+    def given(cls, source: str, **arrays: np.ndarray) -> EpisodeIndex:
+        """Episodes that a data set brings with it, with the facts read off them.
+
+        Args:
+            source: Who brings them.
+            arrays: The array attributes.
+        """
+        episodes, way = arrays["classes"].shape
+        facts = {"way": way, "shot": arrays["support"].shape[1] // way, "queries": arrays["query"].shape[1] // way}
+        return cls(**arrays, facts={**facts, "episodes": episodes, "source": source})
+
     @property
     def way(self) -> int:
         """Number of classes in an episode."""

@@ -31,13 +31,12 @@ JITTER = 0.4
 
 
 def run(
-    repeats: int = 5, json: str | None = None, backbones: tuple[str, ...] = ("conv4", "resnet12")
+    repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")
 ) -> dict[str, Any]:
     """Medians of interleaved repeats.
 
     Args:
         repeats: Measurements of each side.
-        json: File to write the report to.
         backbones: What to train.
     """
     rng = np.random.default_rng(0)
@@ -61,13 +60,7 @@ def run(
                 "repeats": times,
             }
         )
-    report = {"rows": rows, "threads": torch.get_num_threads()}
-    if json:
-        from fieldmark.evaluation import provenance
-        from fieldmark.files import write_json
-
-        write_json(json, {**report, "provenance": provenance()})
-    return report
+    return {"rows": rows}
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray) -> float:
@@ -170,8 +163,3 @@ def peer(name: str, images: np.ndarray, labels: np.ndarray) -> float:
             if step + 1 == STEPS[name]:
                 break
     return BATCH * (STEPS[name] - WARM) / (clock[-1] - clock[WARM - 1])
-
-
-if __name__ == "__main__":
-    for row in run(repeats=3)["rows"]:
-        print({key: value for key, value in row.items() if key != "repeats"})

@@ -26,12 +26,11 @@ TARGETS = {"prototype": 15.0, "logistic": 20.0}
 PEERS = {"prototype": "easyfsl", "logistic": "scikit-learn"}
 
 
-def run(repeats: int = 5, json: str | None = None) -> dict[str, Any]:
+def run(repeats: int = 5) -> dict[str, Any]:
     """Medians of interleaved repeats.
 
     Args:
         repeats: Measurements of each side.
-        json: File to write the report to.
     """
     features, copies, labels = make_features()
     sides: dict[str, dict[str, Callable[[int], float]]] = {
@@ -67,13 +66,7 @@ def run(repeats: int = 5, json: str | None = None) -> dict[str, Any]:
                 "repeats": speeds,
             }
         )
-    report = {"rows": rows, "threads": torch.get_num_threads()}
-    if json:
-        from fieldmark.evaluation import provenance
-        from fieldmark.files import write_json
-
-        write_json(json, {**report, "provenance": provenance()})
-    return report
+    return {"rows": rows}
 
 
 def make_features() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -138,15 +131,3 @@ def scikit_learn_loop(features: torch.Tensor, copies: torch.Tensor, labels: np.n
         model.fit(support, np.tile(episodes.support_labels[index], COPIES))
         correct.append((model.predict(query) == episodes.query_labels[index]).mean())
     return float(np.mean(correct))
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json")
-    for row in run(**vars(parser.parse_args()))["rows"]:
-        print(
-            f"{row['what']}: {row['ours']:.0f} / {row['peer']:.0f} {row['unit']} = {row['ratio']:.1f}", row["accuracy"]
-        )

@@ -1,0 +1,1 @@
+"""Speed against the peers, both sides in the same run: ``fieldmark bench``. Results lie in the folder benchmarks/."""
