@@ -71,7 +71,7 @@ def convert_checkpoint(
             raise FieldmarkError(f"{path.name} holds a {name!r}; {backbone!r} was asked for")
         made = create(name, **{**found, **options})
         load_exactly(made, weights, f"{path.name} (as {name!r})")
-    facts = {
+    facts: dict[str, Any] = {
         "converted_from": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "format": format,

@@ -103,11 +103,11 @@ def easyfsl_prototype(features: torch.Tensor, labels: np.ndarray, count: int) ->
         """easyfsl 1.5.0 hands `data_source` to a base class that no longer takes it."""
 
         def __init__(self, *arguments: Any) -> None:
-            plain, Sampler.__init__ = Sampler.__init__, lambda self, data_source=None: None
+            plain, Sampler.__init__ = Sampler.__init__, lambda self, data_source=None: None  # type: ignore[method-assign,misc]
             try:
                 super().__init__(*arguments)
             finally:
-                Sampler.__init__ = plain
+                Sampler.__init__ = plain  # type: ignore[method-assign]
 
     data = FeaturesDataset(labels.tolist(), features.squeeze(1), [str(c) for c in range(CLASSES)])
     tasks = Tasks(data, WAY, SHOT, QUERIES, count)

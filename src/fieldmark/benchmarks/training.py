@@ -30,9 +30,7 @@ AUGMENTATION: list[Any] = [
 JITTER = 0.4
 
 
-def run(
-    repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")
-) -> dict[str, Any]:
+def run(repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")) -> dict[str, Any]:
     """Medians of interleaved repeats.
 
     Args:
@@ -136,7 +134,7 @@ class Plain(nn.Module):
         from fieldmark import backbones
 
         backbone = backbones.create(name)
-        self.layers = nn.Sequential(backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        self.layers = nn.Sequential(*(backbone.get_submodule(f"layer{number}") for number in (1, 2, 3, 4)))
         self.classifier = nn.Linear(backbone.channels, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

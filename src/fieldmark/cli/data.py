@@ -63,5 +63,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plain(facts: dict) -> dict:
     return {
-        key: value for key, value in facts.items() if isinstance(value, str | int | float | list | tuple | dict | type(None))
+        key: value
+        for key, value in facts.items()
+        if isinstance(value, str | int | float | list | tuple | dict | type(None))
     }

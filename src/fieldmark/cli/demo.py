@@ -78,7 +78,7 @@ def _compare(folder: Path, options: argparse.Namespace) -> tuple[Any, dict[str, 
         "untrained conv4": (fresh, fresh_facts, {"nearest prototype": "prototype"}),
         "pixels": (pixels, pixel_facts, {"nearest neighbour": "nearest"}),
     }
-    results = {}
+    results: dict[tuple[str, str, int], Any] = {}
     for shot in (1, 5):
         for name, (one, known, heads) in compared.items():
             found = evaluate_heads(one, test, heads, 5, shot, 15, options.episodes, options.seed, facts=known)

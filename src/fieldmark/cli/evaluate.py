@@ -125,19 +125,16 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     from fieldmark import data
     from fieldmark.data import EpisodeIndex
 
-    entry = data.DATASETS.get(options.data)
-    own_episodes = entry.facts.get("episodes")  # the data set brings its own, as Omniglot's twenty runs do
-    split = options.split or ("test" if "test" in entry.facts["splits"] and not own_episodes else None)
-    common = {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
+    facts_of = data.DATASETS.get(options.data).facts
+    drawn = not facts_of.get("episodes")
+    split = options.split or ("test" if drawn and "test" in facts_of["splits"] else None)
+    common: dict[str, Any] = {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
     store = data.load(options.data, options.root, split, **common)
     support = data.load(options.data, options.root, options.support_split, **common) if options.support_split else None
     base = data.load(options.data, options.root, options.base_split, **common) if options.base_split else None
-    episodes: Any = options.episodes
     if options.episodes_file:
-        episodes = EpisodeIndex.load(options.episodes_file)
-    elif own_episodes:
-        episodes = EpisodeIndex.given(options.data, **own_episodes(store))
-    return store, support, base, episodes
+        return store, support, base, EpisodeIndex.load(options.episodes_file)
+    return store, support, base, data.own_episodes(options.data, store) or options.episodes
 
 
 def parse_options(option: str, texts: list[str]) -> dict[str, Any]:

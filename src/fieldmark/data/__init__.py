@@ -30,6 +30,7 @@ __all__ = [
     "draw_episodes",
     "load",
     "names",
+    "own_episodes",
     "require_comparable",
 ]
 
@@ -76,6 +77,25 @@ def load(
     if entry.facts["needs_root"]:
         options |= {"on_error": on_error, "cache": cache}
     return entry.make(root, split, **options)
+
+
+def own_episodes(name: str, store: ImageStore) -> EpisodeIndex | None:
+    """The episodes that a data set brings with it (Omniglot's twenty runs); None where they are to be drawn.
+
+    Args:
+        name: Registered name.
+        store: The whole of that data set.
+
+    Example:
+        >>> own_episodes("glyphs", load("glyphs", split="val")) is None
+        True
+    """
+    find = DATASETS.get(name).facts.get("episodes")
+    if find is None:
+        return None
+    from fieldmark.data.episodes import EpisodeIndex
+
+    return EpisodeIndex.given(name, **find(store))
 
 
 def names() -> list[str]:

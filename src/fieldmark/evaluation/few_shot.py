@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -252,13 +253,10 @@ def evaluate_heads(
 
     started = time.perf_counter()
     kinds = sorted({head.descriptors for head in made.values()})
-    common = {"kinds": kinds, "batch_size": batch_size, "progress": progress}
-    query = encode(encoder, data, **common)
-    support = _encode_support(
-        encoder, data if support_data is None else support_data, support_copies, support_augment, seed, common,
-        same=support_data is None,
-    )  # fmt: skip
-    base = encode(encoder, base_data, **common) if base_data is not None else None
+    describe = partial(encode, encoder, kinds=kinds, batch_size=batch_size, progress=progress)
+    query = describe(data)
+    support = _describe_support(describe, data, support_data, support_copies, support_augment, seed)
+    base = describe(base_data) if base_data is not None else None
     encoding = time.perf_counter() - started
 
     results = {}
@@ -285,26 +283,26 @@ def _with_normalisation(backbone: Backbone, data: ImageStore) -> Encoder:
     return Encoder(backbone, mean, std)
 
 
-def _encode_support(
-    encoder: Encoder,
+def _describe_support(
+    describe: Callable[..., dict[str, Tensor]],
     data: ImageStore,
+    support_data: ImageStore | None,
     copies: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None,
     seed: int,
-    common: dict[str, Any],
-    same: bool,
 ) -> list[dict[str, Tensor]] | None:
-    """One dictionary of descriptors an augmented copy; None when the query descriptors serve as they are."""
+    """Descriptors for each augmented copy; None when the query descriptors serve as they are."""
     if copies < 0:
         raise FieldmarkError(f"support_copies is {copies}; expected 0 (the images themselves) or more")
     if copies == 0:
-        return None if same else [encode(encoder, data, **common)]
+        return None if support_data is None else [describe(support_data)]
+    source = data if support_data is None else support_data
     if augment is None:
         from fieldmark.data.augment import scl_first
 
-        augment = scl_first(data.images.shape[1])
+        augment = scl_first(source.size[0])
     # A copy is drawn once an image, not anew each episode: the same features serve every episode.
-    return [encode(encoder, data, augment=augment, seed=seed * 1009 + copy, **common) for copy in range(copies)]
+    return [describe(source, augment=augment, seed=seed * 1009 + copy) for copy in range(copies)]
 
 
 def _summarise(

@@ -13,7 +13,7 @@ Curve = tuple[list[float], list[float]]
 
 
 def read_curves(folder: str | Path) -> tuple[dict[str, Curve], list[float], str]:
-    """Curves from a run's ``metrics.csv``.
+    r"""Curves from a run's ``metrics.csv``.
 
     Args:
         folder: The run folder.
@@ -27,7 +27,7 @@ def read_curves(folder: str | Path) -> tuple[dict[str, Curve], list[float], str]
     Example:
         >>> import tempfile, pathlib
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> _ = (folder / "metrics.csv").write_text("stage,epoch,train_loss\\na,1,2.0\\na,2,1.5\\nb,1,1.0\\n")
+        >>> _ = (folder / "metrics.csv").write_text("stage,epoch,train_loss\na,1,2.0\na,2,1.5\nb,1,1.0\n")
         >>> read_curves(folder)
         ({'training loss': ([1, 2, 3], [2.0, 1.5, 1.0])}, [2.5], 'epochs')
     """

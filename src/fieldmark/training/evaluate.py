@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.backbones import Encoder
-from fieldmark.data import ImageStore
+from fieldmark.data import ImageStore, own_episodes
 from fieldmark.training.schema import DataSpec, EvaluationSpec, Recipe
 
 Load = Callable[[str, DataSpec | None], ImageStore]
@@ -53,8 +53,10 @@ def _rows(
     names = {str(number): head.name for number, head in enumerate(spec.heads)}
     options = {str(number): head.options for number, head in enumerate(spec.heads)}
     needs_base = any(heads.create(head.name, **head.options).needs_base for head in spec.heads)
+    store = load(spec.split, spec.data)
+    episodes = own_episodes((spec.data or recipe.data).name, store) or spec.episodes
     results = evaluate_heads(
-        encoder, load(spec.split, spec.data), names, spec.way, spec.shot, spec.queries, spec.episodes, spec.seed,
+        encoder, store, names, spec.way, spec.shot, spec.queries, episodes, spec.seed,
         head_options=options, facts=facts, base_data=load(recipe.data.train, None) if needs_base else None,
     )  # fmt: skip
     return [{"model": recipe.name, **result.to_dict()} for result in results.values()]

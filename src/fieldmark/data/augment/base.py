@@ -74,7 +74,7 @@ def create_pipeline(specs: Sequence[str | Mapping[str, Any]], size: int) -> Augm
     """
     steps = []
     for spec in specs:
-        options = {"name": spec} if isinstance(spec, str) else dict(spec)
+        options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
         name = options.pop("name", None)
         if name is None:
             raise FieldmarkError(f"augmentation {dict(options)} has no name; expected for example {{name: flip}}")

@@ -31,7 +31,9 @@ class RandomCrop(Augmentation):
         padded = F.pad(images, [self.padding] * 4)
         height, width = padded.shape[-2:]
         if height < self.size or width < self.size:
-            raise FieldmarkError(f"random_crop of {self.size} cannot be cut from images of {height} x {width} after padding")
+            raise FieldmarkError(
+                f"random_crop of {self.size} cannot be cut from images of {height} x {width} after padding"
+            )
         count = len(images)
         top, left = (
             torch.randint(0, room - self.size + 1, (count,), generator=generator, device=images.device)
@@ -80,7 +82,7 @@ class RandomResizedCrop(Augmentation):
         """Top, left, height and width ``(B,)`` of each image's window, whole pixels."""
         rows, columns = images.shape[-2:]
         count, tries = len(images), 10  # as torchvision: the first of ten draws that fits, else the whole image
-        area = rows * columns * uniform(*self.scale, count * tries, images, generator)
+        area = rows * columns * uniform(self.scale[0], self.scale[1], count * tries, images, generator)
         shape = uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), count * tries, images, generator).exp()
         width = (area * shape).sqrt().round().view(count, tries)
         height = (area / shape).sqrt().round().view(count, tries)

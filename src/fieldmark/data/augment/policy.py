@@ -15,9 +15,7 @@ Policy = Literal["imagenet", "cifar10", "svhn"]
 _SIGNED = 2
 
 
-@AUGMENTATIONS.add(
-    "auto_augment", "a learned policy of two operations", source="Cubuk et al., AutoAugment, CVPR 2019"
-)
+@AUGMENTATIONS.add("auto_augment", "a learned policy of two operations", source="Cubuk et al., AutoAugment, CVPR 2019")
 class AutoAugment(Augmentation):
     """One of a policy's 25 pairs of operations for each image, each with its own probability.
 
