@@ -14,7 +14,7 @@ EXAMPLE = "fieldmark convert resnet12_last.pth --from scl --out scl_resnet12.saf
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("file", metavar="FILE", help="checkpoint (.pth, .pt or .safetensors)")
-    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="scl, rfs, deepemd or timm")
+    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="scl, rfs, deepemd, timm, or fieldmark (with --half)")
     parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (.safetensors)")
     parser.add_argument("--backbone", metavar="NAME", help="the timm model's name (needed with --from timm)")
     parser.add_argument("--mean", metavar="R,G,B", help="mean it was trained with, 0 to 1; default: on miniImageNet")
@@ -28,9 +28,13 @@ def run(options: argparse.Namespace) -> int:
     """Convert and say what came out."""
     import torch
 
-    from fieldmark.backbones import Encoder, save_model
+    from fieldmark.backbones import Encoder, load_model, save_model
     from fieldmark.backbones.convert import convert_checkpoint
 
+    if options.format == "fieldmark":
+        encoder, facts = load_model(options.file)
+        save_model(options.out, encoder, facts, dtype=torch.float16 if options.half else None)
+        return 0
     mean, std = numbers("--mean", options.mean), numbers("--std", options.std)
     backbone, facts = convert_checkpoint(Path(options.file), options.format, options.backbone)
     encoder = Encoder(backbone, mean or facts.pop("mean", None), std or facts.pop("std", None), options.size)

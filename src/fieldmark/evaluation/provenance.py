@@ -30,7 +30,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     return {
         "fieldmark": __version__,
         "commit": commit(),
-        "command": " ".join(arguments),
+        "command": " ".join(_portable(text) for text in arguments),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
@@ -39,6 +39,11 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
             **{name: metadata.version(name) for name in ("torch", "torchvision", "timm", "lightning", "numpy")},
         },
     }
+
+
+def _portable(argument: str) -> str:
+    """An absolute path says where one machine keeps a file; its name is what others need."""
+    return Path(argument).name if os.path.isabs(argument) else argument
 
 
 def commit() -> str:

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +329,8 @@ def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
     store, origin = splits.train, provenance()
     return {
         "recipe": recipe.name,
-        "recipe_yaml": recipe.to_yaml(),
+        # Where one machine keeps its files is no part of a model.
+        "recipe_yaml": replace(recipe, data=replace(recipe.data, root=None)).to_yaml(),
         "seed": recipe.seed,
         "manifest": store.manifest.to_dict(),
         "training_classes": {store.manifest.name: list(store.class_names)},
