@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--allow-leakage", action="store_true", help="test on classes that were trained on")
     method = parser.add_argument_group("method")
     method.add_argument("--head", default="prototype", metavar="NAME[,NAME...]", help="heads (`fieldmark heads`)")
-    method.add_argument("--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head(s)")
+    method.add_argument("--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10")
     method.add_argument(
         "--baseline", action="append", default=[], metavar="MODEL",
         help="another model on the same episodes; `untrained`: the same backbone with fresh weights",
@@ -96,9 +96,9 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     from fieldmark.evaluation import evaluate_heads
 
     names = [name for name in options.head.split(",") if name]
-    head_options = parse_options("--head-option", options.head_option)
+    head_options = options_by_head(names, options.head_option)
     for name in names:
-        heads.create(name, **head_options)  # a wrong name or option is refused before anything is loaded
+        heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
@@ -111,7 +111,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     for key, (one, known) in models.items():
         found = evaluate_heads(
             one, data, dict(zip(names, names, strict=True)), way, options.shot, queries, episodes, options.seed,
-            head_options=dict.fromkeys(names, head_options), support_data=support,
+            head_options=head_options, support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
         )  # fmt: skip
@@ -152,6 +152,23 @@ def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
         if not sign or not key:
             raise FieldmarkError(f"{option} {text!r}; expected KEY=VALUE")
         out[key] = yaml.safe_load(value)
+    return out
+
+
+def options_by_head(names: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
+    """The options of each head: ``KEY=VALUE`` is for all of them, ``HEAD.KEY=VALUE`` for one.
+
+    Example:
+        >>> options_by_head(["prototype", "logistic"], ["logistic.C=10"])
+        {'prototype': {}, 'logistic': {'C': 10}}
+    """
+    out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in parse_options("--head-option", texts).items():
+        head, dot, option = key.rpartition(".")
+        if dot and head not in out:
+            raise unknown_name("head in --head-option", head, names)
+        for name in [head] if dot else names:
+            out[name][option] = value
     return out
 
 
