@@ -14,7 +14,13 @@ EXAMPLE = "fieldmark convert resnet12_last.pth --from scl --out scl_resnet12.saf
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("file", metavar="FILE", help="checkpoint (.pth, .pt or .safetensors)")
-    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="scl, rfs, deepemd, timm, or fieldmark (with --half)")
+    parser.add_argument(
+        "--from",
+        dest="format",
+        required=True,
+        metavar="FORMAT",
+        help="scl, rfs, deepemd, timm, or fieldmark (with --half)",
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (.safetensors)")
     parser.add_argument("--backbone", metavar="NAME", help="the timm model's name (needed with --from timm)")
     parser.add_argument("--mean", metavar="R,G,B", help="mean it was trained with, 0 to 1; default: on miniImageNet")

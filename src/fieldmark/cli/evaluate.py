@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--allow-leakage", action="store_true", help="test on classes that were trained on")
     method = parser.add_argument_group("method")
     method.add_argument("--head", default="prototype", metavar="NAME[,NAME...]", help="heads (`fieldmark heads`)")
-    method.add_argument("--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10")
+    method.add_argument(
+        "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
+    )
     method.add_argument(
         "--baseline", action="append", default=[], metavar="MODEL",
         help="another model on the same episodes; `untrained`: the same backbone with fresh weights",
