@@ -44,7 +44,8 @@ class Encoder(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = size
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
             images = images.to(self.mean.dtype) / 255
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
-        return (images - self.mean) / self.std
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Float[Tensor, "B C h w"]:
         """Maps ``(B, C, h, w)`` of images ``(B, 3, H, W)``, uint8 or float in 0 to 1."""

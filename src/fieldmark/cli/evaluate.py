@@ -52,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another model on the same episodes; `untrained`: the same backbone with fresh weights",
     )  # fmt: skip
     method.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    method.add_argument("--batch-size", type=int, default=256, help="images encoded at a time")
+    method.add_argument("--batch-size", type=int, help="images encoded at a time; default: by their size")
     output = parser.add_argument_group("output")
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
     output.add_argument(
         "--published",
         action="append",
         default=[],
-        metavar="LABEL=PERCENT",
+        metavar="[HEAD:]LABEL=PERCENT",
         help="a published accuracy to stand beside ours",
     )
     output.add_argument("--against", metavar="FILE", help="paired differences to the rows of an earlier result")
@@ -78,10 +78,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [{"model": model, **result.to_dict()} for (model, _), result in results.items()]
     protocol = rows[0]["protocol"]
     name = options.name or f"{Path(options.model).name}-{options.data}-{protocol['way']}way-{protocol['shot']}shot"
-    published = [
-        {"label": label, "mean": value / 100}
-        for label, value in parse_options("--published", options.published).items()
-    ]
+    published = published_figures(options.published)
     record = make_record(name, rows, models, published)
     if options.save_episodes:
         next(iter(results.values())).episodes.save(options.save_episodes)
@@ -155,6 +152,22 @@ def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
             raise FieldmarkError(f"{option} {text!r}; expected KEY=VALUE")
         out[key] = yaml.safe_load(value)
     return out
+
+
+def published_figures(texts: list[str]) -> list[dict[str, Any]]:
+    """Published accuracies, each for one head or for all.
+
+    Example:
+        >>> published_figures(["logistic:SCL Conv-4=60.31"])
+        [{'label': 'SCL Conv-4', 'mean': 0.6031, 'head': 'logistic'}]
+    """
+    figures = []
+    for key, value in parse_options("--published", texts).items():
+        head, colon, label = key.rpartition(":")
+        if not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise FieldmarkError(f"--published {key}={value}; expected a number from 0 to 100")
+        figures.append({"label": label, "mean": round(value / 100, 6), "head": head if colon else None})
+    return figures
 
 
 def options_by_head(names: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:

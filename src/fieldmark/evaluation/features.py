@@ -13,6 +13,9 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
 
+# Measured on two cores with EfficientNet-Lite0 at 224 pixels: 103 images a second in batches of 8, 34 in batches of 256.
+_PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "accelerator": 256 * 224 * 224}
+
 Descriptors = Literal["pooled", "local"]
 
 
@@ -35,7 +38,7 @@ def encode(
     data: ImageStore,
     kinds: Iterable[Descriptors] = ("pooled",),
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -46,7 +49,8 @@ def encode(
         encoder: The model; put into evaluation mode while it runs.
         data: The images.
         kinds: ``"pooled"`` and / or ``"local"``; the images are encoded once for both.
-        batch_size: Images at a time. Results do not depend on it beyond rounding.
+        batch_size: Images at a time; default: as many as fit well into memory caches, by their size. Results do not
+            depend on it beyond rounding.
         augment: Random change of a batch of images, driven by the given generator.
         seed: Seed of that generator.
         progress: Show a bar for long work on a terminal.
@@ -58,6 +62,9 @@ def encode(
         FieldmarkError: If the model gives NaN or infinite features.
     """
     kinds = list(dict.fromkeys(kinds))
+    if batch_size is None:
+        at_once = _PIXELS_AT_ONCE["cpu" if encoder.device.type == "cpu" else "accelerator"]
+        batch_size = min(256, max(1, at_once // (data.size[0] * data.size[1])))
     generator = torch.Generator(device=encoder.device).manual_seed(seed)
     out: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     was_training = encoder.training

@@ -160,7 +160,7 @@ def evaluate_few_shot(
     facts: Mapping[str, Any] | None = None,
     allow_leakage: bool = False,
     interval: Interval = "normal",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> FewShotResult:
     """Accuracy of a model on few-shot episodes.
@@ -182,7 +182,7 @@ def evaluate_few_shot(
         facts: What is known of the model (``training_classes``, ``pretraining``), for the leakage check.
         allow_leakage: Go on although a test class was trained on; the result then names those classes.
         interval: How the confidence interval is computed, see :func:`fieldmark.evaluation.statistics.estimate`.
-        batch_size: Images encoded at a time.
+        batch_size: Images encoded at a time; default: by their size.
         progress: Show bars for long work on a terminal.
 
     Returns:
@@ -225,7 +225,7 @@ def evaluate_heads(
     facts: Mapping[str, Any] | None = None,
     allow_leakage: bool = False,
     interval: Interval = "normal",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> dict[str, FewShotResult]:
     """Several heads on the same features and the same episodes; see :func:`evaluate_few_shot` for the arguments."""
