@@ -13,7 +13,8 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
 
-# Measured on two cores with EfficientNet-Lite0 at 224 pixels: 103 images a second in batches of 8, 34 in batches of 256.
+# On a CPU a batch should stay in the cache: EfficientNet-Lite0 at 224 pixels is several times faster in batches of 8
+# than of 256 (docs/decisions/0004).
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "accelerator": 256 * 224 * 224}
 
 Descriptors = Literal["pooled", "local"]

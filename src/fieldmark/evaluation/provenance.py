@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -30,7 +31,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     return {
         "fieldmark": __version__,
         "commit": commit(),
-        "command": " ".join(_portable(text) for text in arguments),
+        "command": shlex.join(_portable(text) for text in arguments),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
