@@ -45,7 +45,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
-        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.size = size
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
