@@ -104,17 +104,24 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the colour circle by ``shift`` turns, by way of hue, saturation and value."""
-    value, lowest = images.amax(1), images.amin(1)
-    spread = value - lowest
-    safe = torch.where(spread > 0, spread, 1.0)
-    red, green, blue = ((value - channel) / safe for channel in images.unbind(1))
-    top = images.argmax(1)
-    angle = torch.where(top == 0, blue - green, torch.where(top == 1, 2 + red - blue, 4 + green - red))
-    turned = (angle / 6 + shift[:, :, 0]) % 1 * 6
+    red, green, blue = images.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    sixth = 1 / torch.where(spread > 0, 6 * spread, 1.0)
+    angle = torch.where(
+        value == red,
+        (green - blue) * sixth,
+        torch.where(value == green, (blue - red) * sixth + 1 / 3, (red - green) * sixth + 2 / 3),
+    )
+    turned = angle + shift[:, :, 0]
+    turned = (turned - turned.floor()) * 6  # the remainder operator is several times slower
     # The six sectors of the circle as one formula a channel.
-    sector = [(turned + offset) % 6 for offset in (5, 3, 1)]
-    shares = [torch.minimum(k, 4 - k).clamp(0, 1) for k in sector]
-    return torch.stack([value - spread * share for share in shares], dim=1)
+    out = torch.empty_like(images)
+    for channel, offset in enumerate((5, 3, 1)):
+        place = turned + offset
+        place = torch.where(place >= 6, place - 6, place)
+        out[:, channel] = value - spread * torch.minimum(place, 4 - place).clamp(0, 1)
+    return out
 
 
 _CHANGES = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
