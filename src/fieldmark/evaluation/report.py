@@ -15,6 +15,7 @@ from fieldmark.data import ImageStore
 from fieldmark.evaluation.few_shot import FewShotResult
 from fieldmark.files import write_beside
 
+_FEW = 30  # a rate of fewer queries says little
 HIT, MISS, INK, QUIET = "#1a7f4b", "#c2410c", "#1f2937", "#6b7280"
 
 _STYLE = """
@@ -25,8 +26,8 @@ p.quiet, figcaption { color: #6b7280; font-size: .9rem }
 table { border-collapse: collapse } th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #e5e7eb }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 img.pixels { image-rendering: pixelated; width: 56px; height: 56px; display: block; border-radius: 3px }
-.episode { display: flex; gap: 1.6rem; flex-wrap: wrap; margin: .8rem 0 1.6rem } .class { min-width: 4rem }
-.row { display: flex; gap: 4px; flex-wrap: wrap; max-width: 190px } .tile { border: 3px solid; border-radius: 6px; padding: 1px }
+.episode { display: flex; gap: 1.2rem; flex-wrap: wrap; margin: .8rem 0 1.6rem } .class { min-width: 4rem }
+.row { display: flex; gap: 4px; flex-wrap: wrap; max-width: 136px } .tile { border: 3px solid; border-radius: 6px; padding: 1px }
 .tile span { display: block; font-size: .7rem; text-align: center; line-height: 1.1rem } .name { font-size: .85rem; color: #6b7280 }
 svg { max-width: 100%; height: auto }
 """
@@ -95,7 +96,7 @@ def confusions(result: FewShotResult, data: ImageStore, pairs: int = 8) -> str:
     counts = result.confusion
     asked = np.maximum(counts.sum(axis=1), 1)
     met = _times_met(result)
-    rate = np.where(met > 0, counts / np.maximum(met, 1), 0)
+    rate = np.where(met >= _FEW, counts / np.maximum(met, 1), 0)
     np.fill_diagonal(rate, 0)
     rate = (rate + rate.T) / 2
     upper = np.triu(rate)
