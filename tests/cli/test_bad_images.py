@@ -70,7 +70,7 @@ def test_unreadable_images_are_named_by_eval_and_by_check(photos, capsys, kind):
     assert any(bad.name in json.dumps(problem) for problem in json.loads(out)["problems"])
 
 
-@pytest.mark.parametrize("kind", ["animated", "16-bit", "cmyk", "rotated", "grey", "palette", "alpha"])
+@pytest.mark.parametrize("kind", ["animated", "16-bit", "cmyk", "rotated", "grey", "palette", "alpha", "grey with alpha", "1-bit"])
 def test_unusual_images_are_used_rightly_and_reported(photos, capsys, kind):
     picture = np.zeros((40, 40, 3), np.uint8)
     picture[:20] = 255  # white above, black below
@@ -90,7 +90,8 @@ def test_unusual_images_are_used_rightly_and_reported(photos, capsys, kind):
         exif[0x0112] = 6  # to be turned clockwise to be upright
         image.rotate(90, expand=True).save(path, quality=95, exif=exif)
     else:
-        {"grey": image.convert("L"), "palette": image.convert("P"), "alpha": image.convert("RGBA")}[kind].save(path)
+        modes = {"grey": "L", "palette": "P", "alpha": "RGBA", "grey with alpha": "LA", "1-bit": "1"}
+        image.convert(modes[kind]).save(path)
     status, _, err = evaluate(capsys, photos)
     assert status == 0, err
     store = data.load("folder", photos, size=40)
