@@ -61,7 +61,7 @@ def commit() -> str:
         top = Path(git("rev-parse", "--show-toplevel"))
         if not (top / "src" / "fieldmark").is_dir():
             return "unknown"
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "recipes")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/recipes")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
