@@ -70,7 +70,9 @@ def test_unreadable_images_are_named_by_eval_and_by_check(photos, capsys, kind):
     assert any(bad.name in json.dumps(problem) for problem in json.loads(out)["problems"])
 
 
-@pytest.mark.parametrize("kind", ["animated", "16-bit", "cmyk", "rotated", "grey", "palette", "alpha", "grey with alpha", "1-bit"])
+@pytest.mark.parametrize(
+    "kind", ["animated", "16-bit", "cmyk", "rotated", "grey", "palette", "alpha", "grey with alpha", "1-bit"]
+)
 def test_unusual_images_are_used_rightly_and_reported(photos, capsys, kind):
     picture = np.zeros((40, 40, 3), np.uint8)
     picture[:20] = 255  # white above, black below
