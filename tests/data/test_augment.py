@@ -177,6 +177,21 @@ def test_policies_equal_torchvision_operations(name, images):
                     image, op, value, tv.InterpolationMode.NEAREST, {}
                 )
             assert torch.equal((together[i] * 255).round().to(torch.uint8), image)
+        return
+    source = generator(4)
+    rows = torch.randint(0, len(step._policies), (16,), generator=source)
+    drawn = torch.rand(16, 4, generator=source)
+    for i in range(16):
+        image = eight[i]
+        for place, (op, probability, level) in enumerate(step._policies[rows[i]]):
+            if drawn[i, place] > probability:
+                continue
+            make, signed = step._space[op]
+            levels = make(10, 32, 32)
+            value = 0.0 if levels is None else float(levels[level])
+            value = -value if signed and drawn[i, 2 + place] < 0.5 else value
+            image = step._transform._apply_image_or_video_transform(image, op, value, tv.InterpolationMode.NEAREST, {})
+        assert torch.equal((together[i] * 255).round().to(torch.uint8), image)
 
 
 def test_scl_views_are_as_published():

@@ -31,13 +31,13 @@ def run(options: argparse.Namespace) -> int:
     folder = train(recipe, out=options.out, resume=not options.restart)
     if not is_main_process():  # with several processes one of them reports
         return 0
-    from fieldmark.evaluation import load_record
+    from fieldmark.evaluation.results import estimate_of, load_record
 
     records = [load_record(path) for path in sorted((folder / "results").glob("*.json"))]
     if not emit_json(options.json, {"run": str(folder), "results": records}):
         print(f"model: {folder / 'model.safetensors'}")
         rows = [
-            (record["name"], row["model"], row["head"], f"{100 * row['mean']:.2f} ± {100 * row['ci95']:.2f}")
+            (record["name"], row["model"], row["head"], estimate_of(row).percent())
             for record in records
             for row in record["rows"]
         ]

@@ -87,6 +87,11 @@ def accuracies(row: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(row["hits_per_episode"], dtype=np.float64) / row["queries_per_episode"]
 
 
+def estimate_of(row: Mapping[str, Any]) -> Estimate:
+    """Mean and interval of a row as they were measured."""
+    return Estimate(row["mean"], row["ci95"], row["count"], row["over"], row["interval"])
+
+
 def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimate:
     """Paired difference ``first - second`` of two rows.
 

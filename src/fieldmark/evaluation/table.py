@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark.evaluation.results import load_record
-from fieldmark.evaluation.statistics import Estimate
+from fieldmark.evaluation.results import estimate_of, load_record
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
@@ -59,7 +58,7 @@ def _trained(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
-    ours = Estimate(row["mean"], row["ci95"], row["count"], row["over"], row["interval"]).percent()
+    ours = estimate_of(row).percent()
     named = [one for one in published if one.get("head") in (None, row["head"])]
     theirs = "<br>".join(f"{100 * one['mean']:.2f} ({one['label']})" for one in named)
     gaps = "<br>".join(f"{math.floor(100 * (row['mean'] - one['mean']) * 100) / 100:+.2f}" for one in named)

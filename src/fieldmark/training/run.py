@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -326,17 +325,24 @@ def _take_result(folder: RunFolder, stage: Stage, outcome: dict[str, Any], encod
 def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
     from fieldmark.evaluation import provenance
 
-    store, origin = splits.train, provenance()
+    store = splits.train
     return {
         "recipe": recipe.name,
-        # Where one machine keeps its files is no part of a model.
-        "recipe_yaml": replace(recipe, data=replace(recipe.data, root=None)).to_yaml(),
+        "recipe_yaml": _without_places(recipe).to_yaml(),
         "seed": recipe.seed,
         "manifest": store.manifest.to_dict(),
         "training_classes": {store.manifest.name: list(store.class_names)},
         "pretraining": encoder.backbone.facts.get("pretraining", "none"),
-        "provenance": {**origin, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])},
+        "provenance": provenance(),
     }
+
+
+def _without_places(recipe: Recipe) -> Recipe:
+    """Where one machine keeps its data is no part of a model."""
+    evaluations = [
+        one if one.data is None else replace(one, data=replace(one.data, root=None)) for one in recipe.evaluations
+    ]
+    return replace(recipe, data=replace(recipe.data, root=None), evaluations=evaluations)
 
 
 def _with_origin(facts: dict[str, Any], origin: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.shapes import Tensor
 
 Policy = Literal["imagenet", "cifar10", "svhn"]
-_SIGNED = 2
 
 
 @AUGMENTATIONS.add("auto_augment", "a learned policy of two operations", source="Cubuk et al., AutoAugment, CVPR 2019")
@@ -53,7 +52,7 @@ class AutoAugment(Augmentation):
         if levels is None:
             return None
         value = float(levels[level])
-        return -value if signed and sign < 1 / _SIGNED else value
+        return -value if signed and sign < 0.5 else value
 
 
 @AUGMENTATIONS.add(
@@ -91,7 +90,7 @@ class RandAugment(Augmentation):
                 make, signed = self._space[name]
                 levels = make(31, *images.shape[-2:])
                 value = None if levels is None else float(levels[self.magnitude])
-                if value is not None and signed and signs[image][place] < 1 / _SIGNED:
+                if value is not None and signed and signs[image][place] < 0.5:
                     value = -value
                 groups[name, value].append(image)
             images = _apply(self._transform, images, groups)
