@@ -1,0 +1,194 @@
+"""Batches of transport problems through the simplex kernel: packing, the threads' share, answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from fieldmark.functional.transport.order_free import centre_prices
+from fieldmark.functional.transport.simplex_kernel import (
+    FAR,
+    NOTHING,
+    OPTIONS,
+    begin,
+    grow,
+    leaves_first,
+    optimise,
+    potentials,
+    replay,
+)
+from fieldmark.functional.transport.vector import fetch_add
+
+TOLERANCE = 1e-12  # reduced costs above minus this part of the largest cost count as not negative
+
+
+@njit(**OPTIONS)
+def pack_weights(supply, demand, a, b, rows, columns):
+    """Nodes that have weight, and their weights with the demand scaled to the supply's total; returns both counts."""
+    n = 0
+    total = 0.0
+    for i in range(len(supply)):
+        if supply[i] > 0:
+            a[n] = supply[i]
+            rows[n] = i
+            total += a[n]
+            n += 1
+    m = 0
+    other = 0.0
+    for j in range(len(demand)):
+        if demand[j] > 0:
+            b[m] = demand[j]
+            columns[m] = j
+            other += b[m]
+            m += 1
+    for j in range(m):
+        b[j] *= total / other
+    return n, m
+
+
+@njit(fastmath={"reassoc", "nnan", "nsz"}, **OPTIONS)
+def pack_costs(cost, swap, rows, columns, n, m, width, packed):
+    """Costs between the nodes that have weight, each row padded to the width; returns the largest absolute one."""
+    largest = 0.0
+    whole = n * m == cost.size and not swap
+    for i in range(n):
+        if whole:
+            for j in range(m):
+                packed[i * width + j] = np.float64(cost[i, j])
+        else:
+            for j in range(m):
+                packed[i * width + j] = np.float64(cost[columns[j], rows[i]] if swap else cost[rows[i], columns[j]])
+        for j in range(m):
+            largest = max(largest, abs(packed[i * width + j]))
+        for j in range(m, width):
+            packed[i * width + j] = FAR
+    return largest
+
+
+@njit(**OPTIONS)
+def price_absent(cost, prices, weighted_supply, weighted_demand):
+    """Prices of the nodes without weight: as high as their cheapest partner allows."""
+    n, m = cost.shape
+    for j in range(m):
+        if not weighted_demand[j] > 0:
+            prices[n + j] = np.inf
+            for i in range(n):
+                if weighted_supply[i] > 0:
+                    prices[n + j] = min(prices[n + j], cost[i, j] - prices[i])
+            if prices[n + j] == np.inf:
+                prices[n + j] = 0.0
+    for i in range(n):
+        if not weighted_supply[i] > 0:
+            prices[i] = np.inf
+            for j in range(m):
+                prices[i] = min(prices[i], cost[i, j] - prices[n + j])
+
+
+@njit(**OPTIONS)
+def unpack(n, m, width, packed, swap, rows, columns, parent, arcs, root, u, v, flow, prices):
+    """Write flow and prices of the nodes that have weight; returns the value.
+
+    The constant that can move between the two sides' prices is chosen so that each side accounts for half the value.
+    """
+    total = 0.0
+    for i in range(flow.shape[0]):
+        for j in range(flow.shape[1]):
+            flow[i, j] = 0.0
+    share = 0.0
+    weight = 0.0
+    for node in range(n + m):
+        if node == root:
+            continue
+        above = parent[node]
+        i = node - m if node >= m else above - m
+        j = above if node >= m else node
+        x = arcs[node]
+        total += x * packed[i * width + j]
+        share += x * u[i]
+        weight += x
+        if swap:
+            flow[columns[j], rows[i]] = x
+        else:
+            flow[rows[i], columns[j]] = x
+    shift = (total / 2 - share) / weight
+    first_rows = flow.shape[0] if swap else 0
+    first_columns = 0 if swap else flow.shape[0]
+    for i in range(n):
+        prices[first_rows + rows[i]] = u[i] + shift
+    for j in range(m):
+        prices[first_columns + columns[j]] = v[j] - shift
+    return total
+
+
+@njit(**OPTIONS)
+def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, unique, numbers, trees):
+    """Solve problems until the shared counter runs past the last; returns one that did not end, or -1.
+
+    Several threads run this on the same arrays: each takes ``chunk`` problems at a time. ``trees`` (K, 2, nodes)
+    remembers parents and orders of K problems that are solved again and again, and ``numbers`` says which these are;
+    without trees K is 0.
+    """
+    count, n_all, m_all = cost.shape
+    swap = m_all > n_all  # the side with fewer nodes makes the columns: shorter rows and bitsets
+    most = max(n_all, m_all)
+    fewest = min(n_all, m_all)
+    nodes = most + fewest
+    most_padded = (most + 7) // 8 * 8
+    fewest_padded = (fewest + 7) // 8 * 8
+    tags = 63
+    while tags < most:
+        tags = 2 * tags + 1
+    a, b = np.empty(most), np.empty(fewest)
+    rows, columns = np.empty(most, np.int64), np.empty(fewest, np.int64)
+    packed = np.empty(most * fewest_padded)
+    parent, order, choice = np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64)
+    arcs = np.empty(nodes)
+    words_all = (fewest + 63) // 64
+    subtree, moved = np.empty(nodes * words_all, np.uint64), np.empty(2 * words_all + 8, np.uint64)
+    keys, centre = np.empty(2 * most_padded), np.empty(fewest_padded)
+    u, v = np.empty(most), np.zeros(fewest_padded)
+    while True:
+        first = fetch_add(counter, chunk)
+        if first >= count:
+            return -1
+        for problem in range(first, min(first + chunk, count)):
+            rows_weight = demand[problem] if swap else supply[problem]
+            columns_weight = supply[problem] if swap else demand[problem]
+            n, m = pack_weights(rows_weight, columns_weight, a, b, rows, columns)
+            if n == 0 or m == 0:  # nothing to move
+                flow[problem] = 0.0
+                value[problem] = 0.0
+                price_absent(cost[problem], prices[problem], supply[problem], demand[problem])
+                continue
+            width = (m + 7) // 8 * 8
+            words = (m + 63) // 64
+            largest = pack_costs(cost[problem], swap, rows, columns, n, m, width, packed)
+            begin(n, m, words, parent, subtree)
+            done = 0
+            remember = len(trees) > 0 and n + m == nodes
+            if remember and trees[numbers[problem], 0, 0] != NOTHING - 1:
+                old = trees[numbers[problem]]
+                done = replay(n, m, words, a, b, parent, arcs, subtree, order, old[0], old[1])
+            root = grow(
+                n, m, width, words, packed, a, b, parent, arcs, subtree, order, done, keys, choice, centre, tags
+            )
+            potentials(m, width, packed, parent, order, n + m - 1, root, v, u)
+            limit = 1000 + 20 * n * m
+            pivots = optimise(
+                n, m, width, words, packed, v, parent, arcs, subtree, moved, order, tags, TOLERANCE * largest, limit
+            )
+            if pivots < 0:
+                return problem
+            leaves_first(n + m, parent, root, order, choice)
+            potentials(m, width, packed, parent, order, n + m - 1, root, v, u)
+            if remember:
+                for k in range(nodes):
+                    trees[numbers[problem], 0, k] = parent[k]
+                    trees[numbers[problem], 1, k] = order[k]
+            if unique:
+                centre_prices(n, m, width, packed, parent, arcs, root, u, v)
+            value[problem] = unpack(
+                n, m, width, packed, swap, rows, columns, parent, arcs, root, u, v, flow[problem], prices[problem]
+            )
+            if n + m < nodes:
+                price_absent(cost[problem], prices[problem], supply[problem], demand[problem])

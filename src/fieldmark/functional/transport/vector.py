@@ -1,0 +1,253 @@
+"""Vector operations that numba's loops do not give: minima of differences, masked additions, an atomic counter.
+
+LLVM keeps the order of floating-point comparisons, so a plain loop over ``min`` stays scalar whatever the flags; these
+emit eight lanes at a time, and short rows stay in registers (docs/decisions/0005). Every width is a multiple of
+``LANES``, offsets are in elements, and nothing is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8
+UNROLLED = 8  # rows of up to so many vectors are kept in registers
+_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_DOUBLE = ir.DoubleType()
+
+
+class _Differences:
+    """``a[offset + k] - b[k]``, eight at a time."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, a: Any, offset: Any, b: Any) -> None:
+        self.builder = builder
+        self.lane = context.get_value_type(signature.args[0].dtype)
+        self.left = _pointer(context, builder, signature.args[0], a, offset)
+        self.right = _pointer(context, builder, signature.args[2], b, _I64(0))
+
+    def at(self, k: Any) -> Any:
+        sides = [_load(self.builder, pointer, k, self.lane) for pointer in (self.left, self.right)]
+        return self.builder.fsub(*sides)
+
+
+@intrinsic
+def least_tagged(typing_context, a, offset, b, width, tags):
+    """Least of ``a[offset + k] - b[k]`` over ``k < width``, with ``k`` in place of its lowest bits ``tags``.
+
+    The place comes with the minimum, without a second look; :func:`tag_of` reads it. ``tags`` is ``2**bits - 1`` and
+    at least ``width - 1``; it costs that many of the 52 bits of precision.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        differences = _Differences(context, builder, signature, *args[:3])
+        integer = _I64 if differences.lane == _DOUBLE else _I32
+        keep = _splat(builder, _narrow(builder, builder.not_(args[4]), integer), integer)
+
+        def vector(k: Any) -> Any:
+            return _tagged(builder, differences.at(k), k, keep)
+
+        return _fold(builder, _least_vector(builder, vector, differences.lane, args[3]))
+
+    return a.dtype(a, types.int64, b, types.int64, types.int64), emit
+
+
+@intrinsic
+def least_difference(typing_context, a, offset, b, width):
+    """Least of ``a[offset + k] - b[k]`` over ``k < width``."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        differences = _Differences(context, builder, signature, *args[:3])
+        return _fold(builder, _least_vector(builder, differences.at, differences.lane, args[3]))
+
+    return a.dtype(a, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def tagged(typing_context, value, k, tags):
+    """A number with ``k`` in place of its lowest bits."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.and_(builder.bitcast(args[0], _I64), builder.not_(args[2]))
+        return builder.bitcast(builder.or_(bits, args[1]), _DOUBLE)
+
+    return types.float64(types.float64, types.int64, types.int64), emit
+
+
+@intrinsic
+def tag_of(typing_context, value, tags):
+    """The lowest bits of a number."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.and_(builder.bitcast(args[0], _I64), args[1])
+
+    return types.int64(types.float64, types.int64), emit
+
+
+@intrinsic
+def least(typing_context, a, width):
+    """Least of ``a[k]`` over ``k < width``."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lane = context.get_value_type(a.dtype)
+        pointer = _pointer(context, builder, a, args[0], _I64(0))
+        return _fold(builder, _least_vector(builder, lambda k: _load(builder, pointer, k, lane), lane, args[1]))
+
+    return a.dtype(a, types.int64), emit
+
+
+@intrinsic
+def add_where(typing_context, a, bits, value, width):
+    """``a[k] += value`` for every ``k < width`` whose bit is set in the words ``bits``."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lane = context.get_value_type(a.dtype)
+        target = _pointer(context, builder, a, args[0], _I64(0))
+        octets = builder.bitcast(_pointer(context, builder, bits, args[1], _I64(0)), _I8.as_pointer())
+        change = _splat(builder, args[2], lane)
+        with cgutils.for_range_slice(builder, _I64(0), args[3], _I64(LANES), _I64) as (k, _):
+            octet = builder.load(builder.gep(octets, [builder.lshr(k, _I64(3))]))
+            mask = builder.bitcast(octet, ir.VectorType(_I1, LANES))
+            old = _load(builder, target, k, lane)
+            new = builder.select(mask, builder.fadd(old, change), old)
+            at = builder.bitcast(builder.gep(target, [k]), new.type.as_pointer())
+            builder.store(new, at, align=_bytes(lane))
+        return context.get_dummy_value()
+
+    return types.none(a, bits, a.dtype, types.int64), emit
+
+
+@intrinsic
+def put(typing_context, a, k, value):
+    """``a[k] = value``, writing the whole vector around it.
+
+    A vector load right behind a store of one of its elements waits for the cache; behind a store of the same vector
+    it does not.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lane = context.get_value_type(a.dtype)
+        base = builder.and_(args[1], _I64(-LANES))
+        target = _pointer(context, builder, a, args[0], _I64(0))
+        bit = builder.shl(_I8(1), builder.trunc(builder.and_(args[1], _I64(LANES - 1)), _I8))
+        mask = builder.bitcast(bit, ir.VectorType(_I1, LANES))
+        new = builder.select(mask, _splat(builder, args[2], lane), _load(builder, target, base, lane))
+        at = builder.bitcast(builder.gep(target, [base]), new.type.as_pointer())
+        builder.store(new, at, align=_bytes(lane))
+        return context.get_dummy_value()
+
+    return types.none(a, types.int64, a.dtype), emit
+
+
+@intrinsic
+def item(typing_context, a, k):
+    """``a[k]`` without the look whether ``k`` is negative, which would lengthen every step of a climb."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, a, args[0], args[1]))
+
+    return a.dtype(a, types.int64), emit
+
+
+@intrinsic
+def fetch_add(typing_context, counter, step):
+    """Add to ``counter[0]`` and give what it was, as one step that no other thread can come between."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _pointer(context, builder, counter, args[0], _I64(0))
+        return builder.atomic_rmw("add", at, args[1], "seq_cst")
+
+    return types.int64(counter, types.int64), emit
+
+
+def _least_vector(builder: Any, vector: Callable[[Any], Any], lane: Any, width: Any) -> Any:
+    """Eight lanes whose least is the least of all; ``vector`` gives those from a place on."""
+    best = cgutils.alloca_once(builder, ir.VectorType(lane, LANES))
+    with _by_width(builder, width) as cases:
+        for blocks in cases:
+            if blocks:
+                builder.store(_tree(builder, [vector(_I64(LANES * k)) for k in range(blocks)]), best)
+                continue
+            builder.store(vector(_I64(0)), best)
+            with cgutils.for_range_slice(builder, _I64(LANES), width, _I64(LANES), _I64) as (k, _):
+                builder.store(_lesser(builder, vector(k), builder.load(best)), best)
+    return builder.load(best)
+
+
+@contextmanager
+def _by_width(builder: Any, width: Any) -> Iterator[Iterator[int]]:
+    """Code for each number of vectors up to ``UNROLLED``, and for more (0): the caller emits one at a time."""
+    end = builder.append_basic_block("width.end")
+    longer = builder.append_basic_block("width.longer")
+    switch = builder.switch(width, longer)
+
+    def cases() -> Iterator[int]:
+        for blocks in range(1, UNROLLED + 1):
+            block = builder.append_basic_block(f"width.{blocks}")
+            switch.add_case(_I64(LANES * blocks), block)
+            builder.position_at_end(block)
+            yield blocks
+            builder.branch(end)
+        builder.position_at_end(longer)
+        yield 0
+        builder.branch(end)
+
+    yield cases()
+    builder.position_at_end(end)
+
+
+def _tagged(builder: Any, vector: Any, first: Any, keep: Any) -> Any:
+    """Each lane with its place, counted from the first, in its lowest bits."""
+    integers = keep.type
+    lanes = ir.Constant(integers, list(range(LANES)))
+    places = builder.add(_splat(builder, _narrow(builder, first, integers.element), integers.element), lanes)
+    bits = builder.or_(builder.and_(builder.bitcast(vector, integers), keep), places)
+    return builder.bitcast(bits, vector.type)
+
+
+def _narrow(builder: Any, value: Any, integer: Any) -> Any:
+    return value if value.type == integer else builder.trunc(value, integer)
+
+
+def _tree(builder: Any, vectors: list[Any]) -> Any:
+    while len(vectors) > 1:
+        pairs = [_lesser(builder, a, b) for a, b in zip(vectors[::2], vectors[1::2], strict=False)]
+        vectors = pairs + (vectors[-1:] if len(vectors) % 2 else [])
+    return vectors[0] if vectors else None
+
+
+def _lesser(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+def _fold(builder: Any, vector: Any) -> Any:
+    """Least of eight lanes."""
+    for step in (4, 2, 1):
+        order = ir.Constant(ir.VectorType(_I32, LANES), [(k + step) % LANES for k in range(LANES)])
+        vector = _lesser(builder, vector, builder.shuffle_vector(vector, vector, order))
+    return builder.extract_element(vector, _I32(0))
+
+
+def _splat(builder: Any, value: Any, lane: Any) -> Any:
+    vector_type = ir.VectorType(lane, LANES)
+    one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), value, _I32(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """Address of an element of a contiguous array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+
+def _load(builder: Any, pointer: Any, index: Any, lane: Any) -> Any:
+    at = builder.bitcast(builder.gep(pointer, [index]), ir.VectorType(lane, LANES).as_pointer())
+    return builder.load(at, align=_bytes(lane))
+
+
+def _bytes(lane: Any) -> int:
+    return 8 if isinstance(lane, ir.DoubleType) else 4
