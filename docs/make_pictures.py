@@ -1,6 +1,7 @@
 """Makes the pictures of README and documentation from real output: ``python docs/make_pictures.py demo/report.html``.
 
-Needs Chromium or Chrome on the path; run ``fieldmark demo`` first.
+The report's needs Chromium or Chrome on the path; run ``fieldmark demo`` first. Those of ``fieldmark explain`` need the
+extra ``offline``; ``python docs/make_pictures.py explain`` makes these alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
 IMAGES = Path(__file__).resolve().parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -50,7 +51,50 @@ def screenshot(page: Path, target: Path, width: int, height: int) -> None:
     print(f"{target}: {target.stat().st_size / 1024:.0f} kB")
 
 
+def scene(house: tuple[float, float], tree: tuple[float, float], sun: float, sky: str, ground: str) -> Image.Image:
+    """A drawn house, tree and sun: each at its place across (0 to 1), house and tree with a size as well."""
+    side = 896  # drawn large and scaled down, for smooth edges
+    image = Image.new("RGB", (side, side), sky)
+    draw = ImageDraw.Draw(image)
+    floor = 0.74 * side
+    draw.rectangle((0, floor, side, side), fill=ground)
+    x, radius = sun * side, 0.075 * side
+    draw.ellipse((x - radius, 0.14 * side - radius, x + radius, 0.14 * side + radius), fill="#ffd84a")
+    x, unit = tree[0] * side, tree[1] * side
+    draw.rectangle((x - 0.05 * unit, floor - 0.5 * unit, x + 0.05 * unit, floor + 0.06 * unit), fill="#6b4226")
+    for dx, dy, r in ((-0.18, 0.55, 0.22), (0.18, 0.57, 0.22), (0, 0.8, 0.25), (0, 0.55, 0.2)):
+        place = (x + dx * unit, floor - dy * unit)
+        draw.ellipse((place[0] - r * unit, place[1] - r * unit, place[0] + r * unit, place[1] + r * unit), "#2f7d3b")
+    x, unit = house[0] * side, house[1] * side
+    top, base = floor - 0.55 * unit, floor + 0.08 * unit
+    draw.rectangle((x - 0.4 * unit, top, x + 0.4 * unit, base), fill="#f4ead5", outline="#8a7a5c", width=6)
+    draw.polygon([(x - 0.5 * unit, top), (x, top - 0.42 * unit), (x + 0.5 * unit, top)], fill="#b5442e")
+    draw.rectangle((x - 0.1 * unit, base - 0.36 * unit, x + 0.1 * unit, base), fill="#6d4a2f")
+    for left in (-0.33, 0.17):
+        window = (x + left * unit, top + 0.1 * unit, x + (left + 0.16) * unit, top + 0.28 * unit)
+        draw.rectangle(window, fill="#9fd0f0", outline="#5b5b5b", width=6)
+    return image.resize((224, 224), Image.Resampling.LANCZOS)
+
+
+def explanations(target: Path) -> None:
+    """What ``fieldmark explain`` makes of two drawn scenes: one picture of the matches, one of all flows."""
+    from fieldmark import backbones, explain
+
+    query = scene((0.32, 0.56), (0.8, 0.42), 0.82, "#a9d7f5", "#8cc26a")
+    support = scene((0.7, 0.5), (0.22, 0.52), 0.42, "#cfe0ea", "#b9a46a")
+    found = explain.match(backbones.create("efficientnet_lite0"), query, support)
+    for name, parts in (("explain_matches", ("overlay", "reconstruction")), ("explain_flows", ("flows",))):
+        path = explain.save_picture(explain.picture(found, parts), target / f"{name}.png", dpi=90)
+        with Image.open(path) as file:
+            image = file.convert("RGB").quantize(256)
+        image.save(path, optimize=True)
+        print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+
+
 if __name__ == "__main__":
+    explanations(IMAGES)
+    if sys.argv[1:] == ["explain"]:
+        sys.exit()
     report = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/report.html")
     if not report.is_file():
         sys.exit(f"make_pictures: no report at {report}; run `fieldmark demo` first")

@@ -11,7 +11,15 @@ from jaxtyping import install_import_hook
 # Tests keep their caches to themselves, and one thread keeps them repeatable on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-_hook = install_import_hook(["fieldmark.functional", "fieldmark.heads", "fieldmark.backbones"], "beartype.beartype")
+_SOURCES = Path(__file__).resolve().parents[1] / "src"
+# Wrapped in a check, a function cannot be compiled.
+_COMPILED = {"order_free", "simplex_batch", "simplex_kernel", "vector"}
+_checked = [
+    ".".join(path.relative_to(_SOURCES).with_suffix("").parts)
+    for path in (_SOURCES / "fieldmark" / "functional").rglob("*.py")
+    if path.stem not in _COMPILED and path.stem != "__init__"
+]
+_hook = install_import_hook([*_checked, "fieldmark.heads", "fieldmark.backbones"], "beartype.beartype")
 
 SHARED = Path(os.environ.get("FIELDMARK_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldmark import backbones, data, heads, methods
+from fieldmark import backbones, data, descriptors, heads, methods
 from fieldmark.cli.main import COMMANDS, Parser
 from fieldmark.data.augment import AUGMENTATIONS
 from fieldmark.errors import FieldmarkError
@@ -117,7 +117,7 @@ def test_every_head_has_its_page(name):
     assert f"heads/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["functional", "heads", "backbones", "methods"])
+@pytest.mark.parametrize("package", ["functional", "heads", "backbones", "descriptors", "methods"])
 def test_every_module_is_on_the_api_page(package):
     page = (ROOT / "docs" / "api" / f"{package}.md").read_text(encoding="utf-8").splitlines()
     modules = sorted((ROOT / "src" / "fieldmark" / package).glob("*.py"))
@@ -129,6 +129,7 @@ def test_every_module_is_on_the_api_page(package):
     [
         ("docs/objectives.md", methods.names()),
         ("docs/backbones.md", backbones.names()),
+        ("docs/descriptors.md", descriptors.names()),
         ("docs/datasets.md", data.names()),
         ("docs/augmentation.md", AUGMENTATIONS.names()),
         ("README.md", [*heads.names(), *methods.names(), *backbones.names()]),

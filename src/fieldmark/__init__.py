@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fieldmark._version import __version__
 from fieldmark.errors import FieldmarkError
 
-_ROOMS = ("backbones", "data", "evaluation", "functional", "heads", "methods", "training")
+_ROOMS = ("backbones", "data", "descriptors", "evaluation", "explain", "functional", "heads", "methods", "training")
 _NAMES = {"evaluate_few_shot": "fieldmark.evaluation", "load_model": "fieldmark.backbones"}
 
 __all__ = ["FieldmarkError", "__version__", *_ROOMS, *_NAMES]
@@ -19,7 +19,9 @@ __all__ = ["FieldmarkError", "__version__", *_ROOMS, *_NAMES]
 if TYPE_CHECKING:
     from fieldmark import backbones as backbones
     from fieldmark import data as data
+    from fieldmark import descriptors as descriptors
     from fieldmark import evaluation as evaluation
+    from fieldmark import explain as explain
     from fieldmark import functional as functional
     from fieldmark import heads as heads
     from fieldmark import methods as methods

@@ -18,6 +18,7 @@ SIZES = {
     "cub-frn": (100, 50, 50),
     "cub-dn4": (130, 20, 50),
     "cub-easyfsl": (140, 30, 30),
+    "cub-retrieval": (100, 0, 100),
     "stanford_dogs-dn4": (70, 20, 30),
     "stanford_cars-dn4": (130, 17, 49),
     "stanford_cars-scl": (98, 49, 49),
@@ -56,6 +57,11 @@ def test_rules_say_that_they_are_ours_and_want_all_classes(name):
         class_split(name, "train", ["a", "b", "c"])
     shuffled = given(name)[::-1]
     assert class_split(name, "test", shuffled) == class_split(name, "test", given(name))
+
+
+def test_retrieval_halves_are_by_class_number():
+    numbers = {part: [int(name[:3]) for name in class_split("cub-retrieval", part)] for part in ("train", "test")}
+    assert numbers == {"train": list(range(1, 101)), "test": list(range(101, 201))}
 
 
 def test_rule_of_every_second():

@@ -1,12 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from fieldmark import backbones, data, heads
+from fieldmark import backbones, data, descriptors, heads
 from fieldmark.backbones import Encoder
 from fieldmark.data import draw_episodes
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation import descriptors_of, encode, evaluate_few_shot, evaluate_heads, score_episodes
+from fieldmark.evaluation import encode, evaluate_few_shot, evaluate_heads, score_episodes
 from fieldmark.evaluation.leakage import require_new_classes
 
 
@@ -83,14 +85,6 @@ def test_support_from_another_split_of_images(glyphs, encoder):
     result = evaluate_few_shot(encoder, query, None, 3, None, 2, support_data=support)
     assert result.episodes.query.shape == (2, len(query))
     assert result.accuracy > 1.5 / len(glyphs.class_names)
-
-
-def test_descriptors_keep_their_place():
-    maps = torch.arange(2 * 3 * 4, dtype=torch.float32).view(1, 2, 3, 4)
-    local = descriptors_of(maps, "local")
-    assert local.shape == (1, 12, 2)
-    assert torch.equal(local[0, 5], maps[0, :, 1, 1])
-    assert torch.allclose(descriptors_of(maps, "pooled")[0, 0], local[0].mean(0))
 
 
 def test_model_is_left_in_its_mode_and_evaluated_in_evaluation_mode(glyphs, encoder):
@@ -170,3 +164,72 @@ def test_centred_prototype_takes_its_centre_from_base_images(glyphs, encoder):
     head = heads.create("prototype", transform="centre_l2", centre=centre)
     expected = evaluate_few_shot(encoder, glyphs, head=head, episodes=6, queries=3)
     np.testing.assert_array_equal(found.predicted, expected.predicted)
+
+
+class Counting(Encoder):
+    """Notes how many images it is given at a time."""
+
+    def forward(self, images):
+        self.__dict__.setdefault("seen", []).append(len(images))
+        return super().forward(images)
+
+
+@pytest.fixture
+def counting():
+    torch.manual_seed(0)
+    return Counting(backbones.create("conv4"), (0.5,) * 3, (0.25,) * 3)
+
+
+def test_grid_features_equal_a_plain_loop_and_leave_the_pooled_vector_alone(glyphs, encoder):
+    few = glyphs.subset(np.arange(7))
+    grid = descriptors.create("grid", sizes=(2,))
+    found = encode(encoder, few, ["pooled", "local"], descriptors=grid, batch_size=6)
+    assert grid.training, "left as it was"
+    encoder.eval()
+    cells = descriptors.create("grid", sizes=(2,)).eval()
+    with torch.no_grad():
+        for i, image in enumerate(few.gather(range(7))):
+            for n, cell in enumerate(cells.cut(image[None])[0]):
+                torch.testing.assert_close(found["local"][i, n], encoder(cell[None])[0].mean((1, 2)))
+    torch.testing.assert_close(found["pooled"], encode(encoder, few)["pooled"])
+
+
+@pytest.mark.parametrize(("name", "images"), [("dense", 40), ("feature_pyramid", 40), ("grid", 40 + 9 * 40)])
+def test_images_are_encoded_once_where_maps_are_enough_and_never_too_many(glyphs, counting, name, images):
+    options = {"levels": (1,)} if name == "feature_pyramid" else {}
+    extractor = descriptors.create(name, **options)
+    encode(counting, glyphs.subset(np.arange(40)), ["pooled", "local"], descriptors=extractor, batch_size=4)
+    assert sum(counting.seen) == images
+    assert max(counting.seen) == 4
+
+
+def test_random_windows_are_repeated_whatever_the_batch_size(glyphs, encoder):
+    few, one = glyphs.subset(np.arange(20)), descriptors.create("sampling", patches=3)
+    found = [encode(encoder, few, ["local"], descriptors=one, batch_size=size)["local"] for size in (1, 7, 256)]
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+    other = encode(encoder, few, ["local"], descriptors=one, seed=1)["local"]
+    assert not torch.allclose(found[0], other)
+
+
+def test_a_result_says_which_descriptors_its_head_had(glyphs, encoder):
+    options = {"episodes": 4, "queries": 2}
+    grid = {"descriptors": "grid", "descriptor_options": {"sizes": 2}}
+    found = evaluate_heads(encoder, glyphs, {"a": "prototype", "b": "local_knn"}, **options, **grid)
+    said = {key: json.loads(json.dumps(result.to_dict()))["descriptors"] for key, result in found.items()}
+    assert said["a"] == {"name": "pooled", "options": {}}
+    assert said["b"]["name"] == "grid"
+    again = evaluate_few_shot(
+        encoder, glyphs, head="local_knn", **options,
+        descriptors=said["b"]["name"], descriptor_options=said["b"]["options"],
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.predicted, found["b"].predicted)
+    dense = evaluate_few_shot(encoder, glyphs, head="local_knn", **options)
+    assert dense.descriptors == {"name": "dense", "options": {}}
+    assert (dense.predicted != found["b"].predicted).any()
+
+
+def test_an_unknown_extractor_is_refused_before_anything_is_encoded(glyphs, counting):
+    with pytest.raises(FieldmarkError, match="unknown extractor 'gird'; did you mean 'grid'"):
+        evaluate_few_shot(counting, glyphs, head="local_knn", descriptors="gird")
+    assert "seen" not in counting.__dict__

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from fieldmark import backbones, methods
+from fieldmark.backbones import Encoder
 from fieldmark.errors import FieldmarkError
-from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank
+from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank, balanced_order
+from fieldmark.training.module import TrainingModule
 from fieldmark.training.optim import learning_rate_factor, make_optimizer, make_schedule
-from fieldmark.training.schema import EpisodeSpec, OptimizerSpec, ScheduleSpec
+from fieldmark.training.schema import EpisodeSpec, NamedSpec, OptimizerSpec, ScheduleSpec, Stage
 
 KEY = (0, "stage")
 
@@ -45,6 +48,48 @@ def test_starting_later_gives_the_same_batches(store, start):
         assert one["step"] == two["step"]
         assert torch.equal(one["images"], two["images"])
         assert torch.equal(one["labels"], two["labels"])
+
+
+def test_balanced_batches_hold_so_many_images_of_so_many_classes(store):
+    epochs = [list(ImageBatches(store, 8, 1, (seed, "stage"), images_per_class=4)) for seed in range(3)]
+    assert [len(batches) for batches in epochs] == [9] * 3
+    seen = set()
+    for batch in (batch for batches in epochs for batch in batches):
+        classes, counts = np.unique(batch["labels"], return_counts=True)
+        assert counts.tolist() == [4, 4]
+        assert len({image.numpy().tobytes() for image in batch["images"]}) == 8
+        seen |= set(classes.tolist())
+    assert seen == set(range(6))
+
+
+def test_a_class_with_too_few_images_repeats_them_evenly():
+    order = balanced_order(np.array([0, 0, 1, 1, 1, 1, 1]), 10, 5, 4, np.random.default_rng(0)).reshape(4, 10)
+    for batch in order:
+        counts = np.bincount(batch, minlength=7)
+        assert sorted(counts[:2].tolist()) == [2, 3]
+        assert counts[2:].tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("start", [1, 9, 13])
+def test_balanced_batches_start_anywhere_and_are_shared(store, start):
+    options = {"batch_size": 8, "epochs": 2, "key": KEY, "images_per_class": 4}
+    whole = list(ImageBatches(store, **options))[start:]
+    later = list(ImageBatches(store, **options, start=start))
+    shares = [list(ImageBatches(store, **options, start=start, rank=Rank(index, 2))) for index in range(2)]
+    for number, (one, two) in enumerate(zip(whole, later, strict=True)):
+        assert torch.equal(one["images"], two["images"])
+        parts = [share[number]["labels"] for share in shares]
+        assert sorted(torch.cat(parts).tolist()) == sorted(one["labels"].tolist())
+        assert [np.unique(part, return_counts=True)[1].tolist() for part in parts] == [[2, 2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "per_class", "message"),
+    [(8, 3, "choose a multiple of images_per_class"), (16, 2, "needs 8 classes")],
+)
+def test_batches_that_cannot_be_balanced_are_refused(store, batch_size, per_class, message):
+    with pytest.raises(FieldmarkError, match=message):
+        ImageBatches(store, batch_size, 1, KEY, images_per_class=per_class)
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -110,6 +155,28 @@ def test_warm_up_rises_to_the_schedule():
     spec = ScheduleSpec("cosine", warmup=2)
     factors = [learning_rate_factor(spec, epoch, 10) for epoch in (0, 1, 2, 6, 10)]
     assert factors == pytest.approx([0.01, 0.5, 1, 0.5, 0])
+
+
+@pytest.mark.parametrize(("loss", "rates"), [("arcface", {0.5, 0.125}), ("contrastive", {0.5})])
+def test_what_the_objective_learns_can_have_its_own_rate(loss, rates):
+    """With a constant gradient direction, one step of Adam moves every weight by its group's learning rate."""
+    encoder = Encoder(backbones.create("conv4", channels=4, project=3), (0.5,) * 3, (0.25,) * 3)
+    objective = methods.create("metric_learning", loss=loss)
+    objective.setup(3, 2)
+    stage = Stage("a", NamedSpec("metric_learning"), 1, optimizer=OptimizerSpec("adam", lr=0.5, objective_lr=0.125))
+    stage.freeze = ["backbone.trunk*"]
+    module = TrainingModule(encoder, objective, None, stage, KEY, 10)
+    made = module.configure_optimizers()["optimizer"]
+    assert {group["initial_lr"] for group in made.param_groups} == rates
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    for group in made.param_groups:
+        group["lr"], group["weight_decay"] = group["initial_lr"], 0  # without the schedule
+    for p in module.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    made.step()
+    for name, p in module.named_parameters():
+        moved = 0.125 if name.startswith("objective") else 0 if "trunk" in name else 0.5
+        torch.testing.assert_close(before[name] - p, torch.full_like(p, moved), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])

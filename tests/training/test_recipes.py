@@ -12,8 +12,20 @@ from fieldmark.training import list_recipes, load_recipe, train
 
 @pytest.mark.parametrize("name", [one.name for one in list_recipes()])
 def test_a_recipe_runs(name, tmp_path, make_data):
-    stages = load_recipe(name).stages
+    given = load_recipe(name)
+    stages = given.stages
     few = {"evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}], "trainer": {"accelerator": "cpu"}}
+    if given.backbone.options.get("pretrained"):
+        few["backbone.options.pretrained"] = False  # the weights may be out of reach
+    if given.data.crop or given.descriptors.options.get("size"):  # small images, and so small windows of them
+        few |= {"data.size": 32, "data.crop": None, "augmentation": ["flip"]}
+    if given.descriptors.options.get("size"):
+        few["descriptors.options"] = {
+            "size": 32,
+            **{"grid": {"sizes": [2]}, "sampling": {"patches": 3}}[given.descriptors.name],
+        }
+    if given.descriptors.name == "feature_pyramid":
+        few["descriptors.options.levels"] = [1]  # ResNet-12's map of these is 2 x 2
     for number, stage in enumerate(stages):
         few[f"stages.{number}.epochs"] = 1
         few[f"stages.{number}.steps_per_epoch"] = 2

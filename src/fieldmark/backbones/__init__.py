@@ -17,9 +17,10 @@ import torch
 
 from fieldmark.backbones import conv4, efficientnet_lite0, pixels, resnet12, timm_models, wrn  # noqa: F401
 from fieldmark.backbones.base import BACKBONES, Backbone, BackboneFacts
+from fieldmark.backbones.projection import Projected
 from fieldmark.errors import unknown_name
 
-_TIMM_OPTIONS = ("pretrained", "image_size")
+_TIMM_OPTIONS = ("pretrained", "image_size", "project")
 _LATER = {
     "Encoder": "encoder",
     "load_model": "checkpoint",
@@ -32,6 +33,7 @@ __all__ = [
     "Backbone",
     "BackboneFacts",
     "Encoder",
+    "Projected",
     "convert_checkpoint",
     "create",
     "describe",
@@ -57,11 +59,12 @@ def names() -> list[str]:
     return BACKBONES.names()
 
 
-def create(name: str, **options: Any) -> Backbone:
+def create(name: str, project: int | None = None, **options: Any) -> Backbone:
     """Make a backbone by name.
 
     Args:
         name: A registered name (see :func:`names`), or the name of any timm model, plain or as ``"timm:NAME"``.
+        project: Channels of a linear layer that is put on top of it (:class:`Projected`); default: none.
         options: Options of that backbone.
 
     Returns:
@@ -71,6 +74,11 @@ def create(name: str, **options: Any) -> Backbone:
         FieldmarkError: Unknown name or option (the nearest valid one is named), an option out of its range, or
             pretrained weights that cannot be had.
     """
+    if project is not None:
+        trunk = create(name, **options)
+        projected = Projected(trunk, project)
+        projected.name, projected.options = name, {**trunk.options, "project": project}
+        return projected
     if name in BACKBONES:
         backbone = BACKBONES.create(name, **options)
     else:

@@ -48,6 +48,7 @@ def save_model(
         "mean": json.dumps(encoder.mean.flatten().tolist()),
         "std": json.dumps(encoder.std.flatten().tolist()),
         "size": json.dumps(encoder.size),
+        "crop": json.dumps(encoder.crop),
         "facts": json.dumps(facts or {}),
     }
     data = save(tensors, header)
@@ -89,5 +90,6 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         odd = sorted(set(wanted) ^ set(tensors))[0]
         raise FieldmarkError(f"{path} does not fit backbone {header['backbone']!r}: entry {odd!r} is on one side only")
     backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
-    encoder = Encoder(backbone, json.loads(header["mean"]), json.loads(header["std"]), json.loads(header["size"]))
+    mean, std, size, crop = (json.loads(header.get(key, "null")) for key in ("mean", "std", "size", "crop"))
+    encoder = Encoder(backbone, mean, std, size, crop)
     return encoder.to(device).eval(), json.loads(header["facts"])

@@ -24,6 +24,8 @@ class Encoder(nn.Module):
         std: Standard deviation that is divided by.
         size: Height and width at which the backbone runs; images of another size are resized (bicubic, antialiased).
             Default: as they come.
+        crop: Height and width of the centre that is cut out of larger images first (as the papers evaluate: images of
+            92 pixels, a crop of 84). Default: the whole image.
 
     Example:
         >>> from fieldmark import backbones
@@ -42,11 +44,13 @@ class Encoder(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: int | None = None,
+        crop: int | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.size = size
+        self.crop = crop
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
         if mean is None or std is None:
@@ -72,6 +76,9 @@ class Encoder(nn.Module):
             raise FieldmarkError(f"images have shape {tuple(images.shape)}; expected (B, {CHANNELS}, H, W)")
         if not images.is_floating_point():
             images = images.to(self.mean.dtype) / 255
+        if self.crop is not None and min(images.shape[-2:]) > self.crop:
+            top, left = ((side - self.crop) // 2 for side in images.shape[-2:])
+            images = images[..., top : top + self.crop, left : left + self.crop]
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

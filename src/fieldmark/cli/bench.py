@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from typing import Any
 
 from fieldmark.cli.output import add_json_option, emit_json, print_table
-from fieldmark.errors import unknown_name
+from fieldmark.errors import FieldmarkError, unknown_name
 
 EXAMPLE = "fieldmark bench episodes --json benchmarks/episodes.json"
 BENCHMARKS = {
     "episodes": "episodes scored a second: prototype against easyfsl, logistic regression against scikit-learn",
     "training": "images trained a second: our step against a plain PyTorch loop with loader workers",
     "augmentation": "images augmented a second: ours against torchvision and kornia",
+    "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
 }
+_OF_TRANSPORT = ("data", "root", "qpth_python")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items())
     parser.add_argument("which", nargs="?", default="all", metavar="WHICH", help=f"all, or one of: {listed}")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats of which the median is reported")
+    transport = parser.add_argument_group("transport")
+    transport.add_argument(
+        "--data",
+        metavar="NAME",
+        help="data set whose test images make the problems (`fieldmark data`); default: glyphs",
+    )
+    transport.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
+    transport.add_argument(
+        "--qpth-python",
+        metavar="PATH",
+        help="Python of an environment with torch, qpth and numpy < 2; default: no QPTH",
+    )
     add_json_option(parser)
 
 
@@ -28,29 +43,61 @@ def run(options: argparse.Namespace) -> int:
     """Run the benchmarks and print their tables."""
     if options.which != "all" and options.which not in BENCHMARKS:
         raise unknown_name("benchmark", options.which, ["all", *BENCHMARKS])
+    if options.repeats < 1:
+        raise FieldmarkError(f"--repeats is {options.repeats}; expected at least 1")
     names = list(BENCHMARKS) if options.which == "all" else [options.which]
+    given = _given(options, names)
     from fieldmark.evaluation import provenance
 
-    report = {"benchmarks": {}, "provenance": provenance()}
+    report: dict[str, Any] = {"benchmarks": {}, "provenance": provenance()}
     for name in names:
         module = importlib.import_module(f"fieldmark.benchmarks.{name}")
-        report["benchmarks"][name] = module.run(repeats=options.repeats)
+        report["benchmarks"][name] = module.run(repeats=options.repeats, **(given if name == "transport" else {}))
     if not emit_json(options.json, report):
         for name, found in report["benchmarks"].items():
-            print_table(
-                f"{name}: {BENCHMARKS[name]}",
-                ["what", "ours", "peer", "unit", "ratio", "target"],
-                [
-                    (
-                        r["what"],
-                        f"{r['ours']:.1f}",
-                        f"{r['peer']:.1f}",
-                        r["unit"],
-                        f"{r['ratio']:.2f}",
-                        r.get("target"),
-                    )
-                    for r in found["rows"]
-                ],
-                right=["ours", "peer", "ratio", "target"],
-            )
+            _print(f"{name}: {BENCHMARKS[name]}", found)
     return 0
+
+
+def _given(options: argparse.Namespace, names: list[str]) -> dict[str, str]:
+    """The options that only one benchmark takes."""
+    found = {name: getattr(options, name) for name in _OF_TRANSPORT if getattr(options, name) is not None}
+    if found and "transport" not in names:
+        option = "--" + next(iter(found)).replace("_", "-")
+        raise FieldmarkError(f"{option} is an option of the benchmark transport, not of {names[0]}; leave it out")
+    if "root" in found and "data" not in found:
+        raise FieldmarkError("--root without --data; say which data set lies there (`fieldmark data` lists them)")
+    return found
+
+
+def _print(title: str, found: dict[str, Any]) -> None:
+    print_table(
+        title,
+        ["what", "ours", "peer", "unit", "ratio", "target"],
+        [
+            (
+                row["what"],
+                _short(row["ours"]),
+                _short(row["peer"]),
+                row["unit"],
+                _short(row["ratio"]),
+                row.get("target"),
+            )
+            for row in found["rows"]
+        ],
+        right=["ours", "peer", "ratio", "target"],
+    )
+    for note in found.get("notes", []):
+        print(note)
+
+
+def _short(number: float) -> str:
+    """Three digits at least.
+
+    Example:
+        >>> _short(12345.6), _short(12.345), _short(0.00833)
+        ('12345.6', '12.35', '0.00833')
+    """
+    if number >= 100:
+        return f"{number:.1f}"
+    return f"{number:.2f}" if number >= 10 else f"{number:.3g}"

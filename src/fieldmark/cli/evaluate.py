@@ -1,26 +1,30 @@
 """Accuracy of a model on few-shot episodes: mean, 95% interval, and paired differences on the same episodes.
 
 MODEL is a run folder, a model.safetensors file, or the name of a backbone (then with its pretrained weights, if it
-has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes.
+has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes. With
+--task retrieval every image of the split looks for the others of its class.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fieldmark.cli import retrieval
 from fieldmark.cli.output import add_json_option, emit_json, print_table
+from fieldmark.cli.tasks import check_task, note_given
 from fieldmark.errors import FieldmarkError, unknown_name
 
 EXAMPLE = "fieldmark eval runs/glyphs_conv4 --data glyphs --split test --way 5 --shot 1 --head prototype,logistic"
-TASKS = ("few-shot",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    note_given(parser)
     parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
-    parser.add_argument("--task", default="few-shot", help="few-shot (the default)")
+    parser.add_argument("--task", default="few-shot", help="few-shot (the default) or retrieval")
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
@@ -48,11 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
     )
     method.add_argument(
+        "--descriptors", default="dense", metavar="NAME",
+        help="local descriptors for heads that take them: dense, feature_pyramid, grid or sampling",
+    )  # fmt: skip
+    method.add_argument(
+        "--descriptor-option", action="append", default=[], metavar="KEY=VALUE", help="of them: sizes=[5,3,2]"
+    )
+    method.add_argument(
         "--baseline", action="append", default=[], metavar="MODEL",
         help="another model on the same episodes; `untrained`: the same backbone with fresh weights",
     )  # fmt: skip
     method.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     method.add_argument("--batch-size", type=int, help="images encoded at a time; default: by their size")
+    retrieval.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
     output.add_argument(
@@ -69,8 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
-    if options.task not in TASKS:
-        raise unknown_name("task", options.task, TASKS)
+    check_task(options)
+    if options.task == "retrieval":
+        return retrieval.run(options)
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None
@@ -85,12 +98,12 @@ def run(options: argparse.Namespace) -> int:
     if not emit_json(options.json, record):
         _print(record, results, options)
         if earlier:
-            _print_differences(record, earlier, options.against)
+            print_differences(record, earlier, options.against)
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
-    from fieldmark import heads
+    from fieldmark import descriptors, heads
     from fieldmark.cli.models import choose_device, find_model, image_size, untrained
     from fieldmark.evaluation import evaluate_heads
 
@@ -98,6 +111,9 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     head_options = options_by_head(names, options.head_option)
     for name in names:
         heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
+    extractor = descriptors.create(
+        options.descriptors, **parse_options("--descriptor-option", options.descriptor_option)
+    )
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
@@ -110,7 +126,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     for key, (one, known) in models.items():
         found = evaluate_heads(
             one, data, dict(zip(names, names, strict=True)), way, options.shot, queries, episodes, options.seed,
-            head_options=head_options, support_data=support,
+            head_options=head_options, descriptors=extractor, support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
         )  # fmt: skip
@@ -124,16 +140,27 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     from fieldmark import data
     from fieldmark.data import EpisodeIndex
 
-    facts_of = data.DATASETS.get(options.data).facts
-    drawn = not facts_of.get("episodes")
-    split = options.split or ("test" if drawn and "test" in facts_of["splits"] else None)
-    common: dict[str, Any] = {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
-    store = data.load(options.data, options.root, split, **common)
+    common = _how(options, size, facts)
+    store = load_query_data(options, size, facts)
     support = data.load(options.data, options.root, options.support_split, **common) if options.support_split else None
     base = data.load(options.data, options.root, options.base_split, **common) if options.base_split else None
     if options.episodes_file:
         return store, support, base, EpisodeIndex.load(options.episodes_file)
     return store, support, base, data.own_episodes(options.data, store) or options.episodes
+
+
+def load_query_data(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> Any:
+    """The images to be tested: of the split that was named, or of the test split where there is one."""
+    from fieldmark import data
+
+    facts_of = data.DATASETS.get(options.data).facts
+    drawn = not facts_of.get("episodes")
+    split = options.split or ("test" if drawn and "test" in facts_of["splits"] else None)
+    return data.load(options.data, options.root, split, **_how(options, size, facts))
+
+
+def _how(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
 
 
 def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
@@ -208,7 +235,7 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), "
         f"{facts['way']}-way {facts['shot']}-shot, "
         f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: "
-        "accuracy in %, 95% interval over episodes"
+        f"{_descriptors_of(results.values())}accuracy in %, 95% interval over episodes"
     )
     columns = ["model", "head", "accuracy", "difference to first (paired)", "scoring"]
     print_table(title, columns, lines, right=["accuracy", "scoring"])
@@ -220,7 +247,17 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])
 
 
-def _print_differences(record: dict[str, Any], earlier: dict[str, Any], where: str) -> None:
+def _descriptors_of(results: Iterable[Any]) -> str:
+    """Words for the title, where local descriptors are not simply the places of the map."""
+    for name, options in ((one.descriptors["name"], one.descriptors["options"]) for one in results):
+        if name not in ("pooled", "dense"):
+            chosen = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+            return f"local descriptors {name} ({chosen}); "
+    return ""
+
+
+def print_differences(record: dict[str, Any], earlier: dict[str, Any], where: str) -> None:
+    """The paired differences between all rows of two records."""
     from fieldmark.evaluation import compare_rows
 
     lines = [

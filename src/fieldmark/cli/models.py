@@ -60,7 +60,7 @@ def untrained(model: Encoder | backbones.Backbone, seed: int) -> tuple[Encoder |
     facts = _describe(fresh, {"trained": False, "initial_weights_seed": seed})
     if isinstance(model, Encoder):
         mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
-        return Encoder(fresh, mean, std, model.size).to(model.device).eval(), facts
+        return Encoder(fresh, mean, std, model.size, model.crop).to(model.device).eval(), facts
     return fresh.to(next(model.parameters()).device), facts
 
 

@@ -151,6 +151,7 @@ _FILES = {
     "cub-frn": "cub",
     "cub-dn4": "cub",
     "cub-easyfsl": "cub",
+    "cub-retrieval": "cub",
     "stanford_dogs-dn4": "stanford_dogs",
     "stanford_cars-dn4": "stanford_cars",
 }
@@ -159,7 +160,7 @@ _LISTS: dict[str, Callable[[], Parts]] = {
     "fc100": _fc100,
     "mini_imagenet": _plain("mini_imagenet"),
     "tiered_imagenet": _plain("tiered_imagenet"),
-    **{f"cub-{name}": _numbered("cub", name) for name in ("feat", "closerlook", "frn", "dn4", "easyfsl")},
+    **{f"cub-{name}": _numbered("cub", name) for name in ("feat", "closerlook", "frn", "dn4", "easyfsl", "retrieval")},
     "stanford_dogs-dn4": _plain("stanford_dogs"),
     "stanford_cars-dn4": _plain("stanford_cars"),
 }

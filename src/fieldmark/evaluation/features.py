@@ -1,14 +1,14 @@
-"""Encode every image of a data set once; thousands of episodes then run on the cached descriptors."""
+"""Describe every image of a data set once; thousands of episodes then run on the cached descriptors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import torch
 
 from fieldmark.backbones import Encoder
 from fieldmark.data import ImageStore
+from fieldmark.descriptors import Encode, Extractor, Kind, as_extractor, describe
 from fieldmark.errors import FieldmarkError
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
@@ -17,28 +17,14 @@ from fieldmark.shapes import Float, Tensor
 # than of 256 (docs/decisions/0004).
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "accelerator": 256 * 224 * 224}
 
-Descriptors = Literal["pooled", "local"]
-
-
-def descriptors_of(maps: Float[Tensor, "B C h w"], kind: Descriptors) -> Float[Tensor, "B N C"]:
-    """Local descriptors ``(B, h * w, C)`` of maps, or their mean as a set of one, ``(B, 1, C)``.
-
-    Example:
-        >>> maps = torch.ones(2, 8, 3, 3)
-        >>> descriptors_of(maps, "local").shape, descriptors_of(maps, "pooled").shape
-        (torch.Size([2, 9, 8]), torch.Size([2, 1, 8]))
-    """
-    if kind == "pooled":
-        return maps.mean((-2, -1)).unsqueeze(1)
-    return maps.flatten(2).transpose(1, 2)
-
 
 @torch.inference_mode()
 def encode(
     encoder: Encoder,
     data: ImageStore,
-    kinds: Iterable[Descriptors] = ("pooled",),
+    kinds: Iterable[Kind] = ("pooled",),
     *,
+    descriptors: str | Extractor = "dense",
     batch_size: int | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     seed: int = 0,
@@ -49,39 +35,57 @@ def encode(
     Args:
         encoder: The model; put into evaluation mode while it runs.
         data: The images.
-        kinds: ``"pooled"`` and / or ``"local"``; the images are encoded once for both.
-        batch_size: Images at a time; default: as many as fit well into memory caches, by their size. Results do not
-            depend on it beyond rounding.
+        kinds: ``"pooled"`` (the mean of the whole image's map) and / or ``"local"`` (what ``descriptors`` make of the
+            image); where the extractor works from maps, the images are encoded once for both.
+        descriptors: Name of an extractor (:data:`fieldmark.descriptors.DESCRIPTORS`), or one that is made already; it
+            runs in evaluation mode.
+        batch_size: Images, or windows cut from images, encoded at a time; default: as many as fit well into memory
+            caches, by the size of the images. Results do not depend on it beyond rounding.
         augment: Random change of a batch of images, driven by the given generator.
-        seed: Seed of that generator.
+        seed: Seed of that generator, and of extractors that draw at random.
         progress: Show a bar for long work on a terminal.
 
     Returns:
         For each kind ``(images, N, C)`` float32 on the CPU.
 
     Raises:
-        FieldmarkError: If the model gives NaN or infinite features.
+        FieldmarkError: If the model gives NaN or infinite features, or for an unknown extractor.
     """
-    kinds = list(dict.fromkeys(kinds))
+    kinds, extractor = list(dict.fromkeys(kinds)), as_extractor(descriptors)
     if batch_size is None:
         at_once = _PIXELS_AT_ONCE["cpu" if encoder.device.type == "cpu" else "accelerator"]
         batch_size = min(256, max(1, at_once // (data.size[0] * data.size[1])))
+    # Windows count as images. Fewer images at a time keep what is cut from them small as well.
+    step = max(1, batch_size // extractor.crops) if "local" in kinds else batch_size
     generator = torch.Generator(device=encoder.device).manual_seed(seed)
-    out: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-    was_training = encoder.training
-    encoder.eval()
+    drawing = torch.Generator().manual_seed(seed)
+    out: dict[Kind, list[Tensor]] = {kind: [] for kind in kinds}
+    was_training = encoder.training, extractor.training
+    encoder.eval(), extractor.eval()
     try:
-        starts = range(0, len(data), batch_size)
-        for start in track(starts, "encoding images", batch_size, len(data), show=progress):
-            images = data.gather(range(start, min(start + batch_size, len(data)))).to(encoder.device)
-            maps = encoder(augment(images, generator) if augment else images)
-            if not torch.isfinite(maps).all():
-                raise FieldmarkError(
-                    f"the model gives features that are not finite (images {start} to {start + len(images) - 1}); "
-                    "its weights are damaged or its training diverged"
-                )
-            for kind in kinds:
-                out[kind].append(descriptors_of(maps, kind).float().cpu())
+        starts = range(0, len(data), step)
+        for start in track(starts, "encoding images", step, len(data), show=progress):
+            images = data.gather(range(start, min(start + step, len(data)))).to(encoder.device)
+            images = augment(images, generator) if augment else images
+            for kind, sets in describe(in_parts(encoder, batch_size), images, kinds, extractor, drawing).items():
+                if not torch.isfinite(sets).all():
+                    raise FieldmarkError(
+                        f"the model gives features that are not finite (images {start} to {start + len(images) - 1}); "
+                        "its weights are damaged or its training diverged"
+                    )
+                out[kind].append(sets.float().cpu())
     finally:
-        encoder.train(was_training)
+        encoder.train(was_training[0]), extractor.train(was_training[1])
     return {kind: torch.cat(parts) for kind, parts in out.items()}
+
+
+def in_parts(encode: Encode, limit: int) -> Encode:
+    """The same encoding, with at most ``limit`` images at a time.
+
+    Example:
+        >>> sizes = []
+        >>> encode = in_parts(lambda images: sizes.append(len(images)) or images, 4)
+        >>> encode(torch.zeros(9, 3, 8, 8)).shape, sizes
+        (torch.Size([9, 3, 8, 8]), [4, 4, 1])
+    """
+    return lambda images: torch.cat([encode(part) for part in images.split(limit)])

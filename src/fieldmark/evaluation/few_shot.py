@@ -13,6 +13,7 @@ import torch
 
 from fieldmark.backbones import Backbone, Encoder
 from fieldmark.data import EpisodeIndex, ImageStore, draw_episodes
+from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.features import encode
 from fieldmark.evaluation.leakage import require_new_classes
@@ -44,6 +45,8 @@ class FewShotResult:
         leaked_classes: Test classes that the model was trained on; empty unless that was allowed.
         manifest: What the images were.
         seconds: Time for encoding and for scoring.
+        descriptors: Name and options of the extractor that made the head's sets; "pooled" for heads that take one
+            vector an image, the mean of the map.
     """
 
     accuracy: float
@@ -60,6 +63,7 @@ class FewShotResult:
     manifest: dict[str, Any]
     seconds: dict[str, float]
     interval: Interval = "normal"
+    descriptors: dict[str, Any] = field(default_factory=lambda: {"name": "dense", "options": {}})
 
     @property
     def estimate(self) -> Estimate:
@@ -84,6 +88,7 @@ class FewShotResult:
             **self.estimate.to_dict(),
             "head": self.head,
             "head_options": self.head_options,
+            "descriptors": self.descriptors,
             "support_copies": self.support_copies,
             "protocol": self.episodes.facts,
             "episode_hash": self.episodes.hash,
@@ -153,6 +158,8 @@ def evaluate_few_shot(
     head: str | Head = "prototype",
     head_options: Mapping[str, Any] | None = None,
     *,
+    descriptors: str | Extractor = "dense",
+    descriptor_options: Mapping[str, Any] | None = None,
     support_data: ImageStore | None = None,
     support_copies: int = 0,
     support_augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -172,9 +179,13 @@ def evaluate_few_shot(
         shot: Labelled images a class.
         queries: Images to recognise a class; ``None``: every image (with ``support_data``).
         episodes: How many, or the episodes themselves.
-        seed: Seed of the episodes (and of support augmentation); they do not depend on the model.
+        seed: Seed of the episodes (and of support augmentation and of extractors that draw at random); they do not
+            depend on the model.
         head: Name of a head, or one made by :func:`fieldmark.heads.create`.
         head_options: Options of the named head.
+        descriptors: Name of an extractor, or one made by :func:`fieldmark.descriptors.create`: what heads on local
+            descriptors are given. Heads on pooled vectors take the mean of the whole image's map all the same.
+        descriptor_options: Options of the named extractor.
         support_data: Draw the support images from here, for example a training split; its classes must be the same.
         support_copies: Replace every support image by so many augmented copies (SCL: 5).
         support_augment: The augmentation for these; default: :func:`fieldmark.data.augment.scl_first`.
@@ -189,7 +200,7 @@ def evaluate_few_shot(
         The accuracy with its interval, per-episode and per-class accuracies, and the episodes.
 
     Raises:
-        FieldmarkError: For too few classes or images, leakage, or an unknown head.
+        FieldmarkError: For too few classes or images, leakage, or an unknown head or extractor.
 
     Example:
         >>> from fieldmark import backbones, data
@@ -201,9 +212,9 @@ def evaluate_few_shot(
     """
     return evaluate_heads(
         model, data, {"": head}, way, shot, queries, episodes, seed, head_options={"": dict(head_options or {})},
-        support_data=support_data, support_copies=support_copies, support_augment=support_augment,
-        base_data=base_data, facts=facts, allow_leakage=allow_leakage, interval=interval, batch_size=batch_size,
-        progress=progress,
+        descriptors=descriptors, descriptor_options=descriptor_options, support_data=support_data,
+        support_copies=support_copies, support_augment=support_augment, base_data=base_data, facts=facts,
+        allow_leakage=allow_leakage, interval=interval, batch_size=batch_size, progress=progress,
     )[""]  # fmt: skip
 
 
@@ -218,6 +229,8 @@ def evaluate_heads(
     seed: int = 0,
     *,
     head_options: Mapping[str, Mapping[str, Any]] | None = None,
+    descriptors: str | Extractor = "dense",
+    descriptor_options: Mapping[str, Any] | None = None,
     support_data: ImageStore | None = None,
     support_copies: int = 0,
     support_augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -233,6 +246,7 @@ def evaluate_heads(
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     options = {key: dict((head_options or {}).get(key, {})) for key in heads}
     made = {key: create_head(head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()}
+    extractor = as_extractor(descriptors, descriptor_options)
     for key, head in made.items():
         if head.needs_base and base_data is None:
             raise FieldmarkError(f"head {key or heads[key]!r} needs base images; give base_data (--base-split train)")
@@ -253,7 +267,9 @@ def evaluate_heads(
 
     started = time.perf_counter()
     kinds = sorted({head.descriptors for head in made.values()})
-    describe = partial(encode, encoder, kinds=kinds, batch_size=batch_size, progress=progress)
+    describe = partial(
+        encode, encoder, kinds=kinds, descriptors=extractor, batch_size=batch_size, seed=seed, progress=progress
+    )
     query = describe(data)
     support = _describe_support(describe, data, support_data, support_copies, support_augment, seed)
     base = describe(base_data) if base_data is not None else None
@@ -272,7 +288,7 @@ def evaluate_heads(
         seconds = {"encoding": encoding, "scoring": time.perf_counter() - started}
         results[key] = _summarise(
             predicted, index, data, name if isinstance(name, str) else type(name).__name__, options[key],
-            support_copies, leaked, seconds, interval,
+            support_copies, leaked, seconds, interval, extractor if made[key].descriptors == "local" else None,
         )  # fmt: skip
     return results
 
@@ -315,6 +331,7 @@ def _summarise(
     leaked: list[str],
     seconds: dict[str, float],
     interval: Interval,
+    extractor: Extractor | None,
 ) -> FewShotResult:
     hits = predicted == index.query_labels
     accuracies = hits.mean(axis=1)
@@ -329,5 +346,13 @@ def _summarise(
         accuracy=whole.mean, ci95=whole.ci95, episode_accuracies=accuracies, class_accuracies=per_class,
         confusion=confusion, predicted=predicted, episodes=index, head=head, head_options=options,
         support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds,
-        interval=interval,
+        interval=interval, descriptors=_facts_of(extractor),
     )  # fmt: skip
+
+
+def _facts_of(extractor: Extractor | None) -> dict[str, Any]:
+    return (
+        {"name": "pooled", "options": {}}
+        if extractor is None
+        else {"name": extractor.name, "options": extractor.options}
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fieldmark.evaluation.results import estimate_of, load_record
+from fieldmark.evaluation.statistics import Estimate
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
@@ -32,24 +33,23 @@ def results_page(folder: str | Path) -> str:
 
 def _section(record: Mapping[str, Any], file: str) -> str:
     first, made = record["rows"][0], record["provenance"]
-    manifest, protocol = first["manifest"], first["protocol"]
+    manifest, kind = first["manifest"], _KINDS[first["task"]]
     hardware = made["hardware"]
     machine = hardware.get("accelerator") or f"{hardware['processor']}, {hardware['cores']} cores"
     lines = [
         f"## {record['name']}",
         "",
-        f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size'][0]} px; {protocol['way']}-way "
-        f"{protocol['shot']}-shot, {first['count']} episodes, seed {protocol.get('seed')}; "
+        f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size'][0]} px; {kind.protocol(first)}; "
         f"{machine}, {made['threads']} threads. "
         f"[`{file}`]({file})",
         "",
         f"    {made['command']}",
         "",
-        "| model | head | ours | published | difference |",
-        "|---|---|---|---|---|",
+        _cells(*kind.columns),
+        "|---" * len(kind.columns) + "|",
     ]
     for index, row in enumerate(record["rows"]):
-        lines.append(_line(row, record["published"] if index == 0 or _trained(record, row) else []))
+        lines.append(kind.line(row, record["published"] if index == 0 or _trained(record, row) else []))
     return "\n".join(lines) + "\n"
 
 
@@ -57,12 +57,55 @@ def _trained(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return row["model"] == record["rows"][0]["model"]
 
 
-def _line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
-    ours = estimate_of(row).percent()
+def _few_shot_protocol(row: Mapping[str, Any]) -> str:
+    protocol = row["protocol"]
+    return f"{protocol['way']}-way {protocol['shot']}-shot, {row['count']} episodes, seed {protocol.get('seed')}"
+
+
+def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
+    return _cells(row["model"], row["head"], estimate_of(row).percent(), *_beside(row, published))
+
+
+def _retrieval_protocol(row: Mapping[str, Any]) -> str:
+    return f"retrieval, {row['count']} queries among {row['protocol']['gallery']} images, intervals over queries"
+
+
+def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
+    metric, shortlist = row["head"], row["protocol"]["shortlist"]
+    if shortlist is not None:
+        metric = f"{metric}, {row['descriptors']['name']}, shortlist {shortlist}"
+    measures = [Estimate(**one).percent() for one in row["measures"].values()]
+    return _cells(row["model"], metric, *measures, *_beside(row, published))
+
+
+def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple[str, str]:
+    """The published figures for a row's mean, and ours less these."""
     named = [one for one in published if one.get("head") in (None, row["head"])]
     theirs = "<br>".join(f"{100 * one['mean']:.2f} ({one['label']})" for one in named)
     gaps = "<br>".join(f"{math.floor(100 * (row['mean'] - one['mean']) * 100) / 100:+.2f}" for one in named)
-    return f"| {row['model']} | {row['head']} | {ours} | {theirs} | {gaps} |"
+    return theirs, gaps
+
+
+def _cells(*texts: str) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+class _Kind(NamedTuple):
+    """How the results of a task are shown."""
+
+    columns: Sequence[str]
+    protocol: Callable[[Mapping[str, Any]], str]
+    line: Callable[[Mapping[str, Any], list[Mapping[str, Any]]], str]
+
+
+_KINDS = {
+    "few-shot": _Kind(("model", "head", "ours", "published", "difference"), _few_shot_protocol, _few_shot_line),
+    "retrieval": _Kind(
+        ("model", "metric", "P@1", "R-Precision", "MAP@R", "P@1 published", "difference"),
+        _retrieval_protocol,
+        _retrieval_line,
+    ),
+}
 
 
 def main() -> int:

@@ -1,7 +1,10 @@
 """Pure tensor functions, one idea a file; they need torch alone."""
 
 from fieldmark.functional.attention import attention_log_probability
+from fieldmark.functional.clusters import Clusters, cluster_count, kmeans, mean_shift
+from fieldmark.functional.dense_similarity import dense_similarity
 from fieldmark.functional.distances import cosine, euclidean, similarity, squared_euclidean
+from fieldmark.functional.emd_similarity import Matches, emd_matches, emd_similarity
 from fieldmark.functional.fusion import fused_log_probability
 from fieldmark.functional.labels import class_counts, one_hot
 from fieldmark.functional.linear import cosine_linear
@@ -10,20 +13,36 @@ from fieldmark.functional.logistic import LinearModel, logistic_regression
 from fieldmark.functional.normalisation import centre_l2, l2_normalise
 from fieldmark.functional.pooling import spatial_features
 from fieldmark.functional.prototypes import class_prototypes
+from fieldmark.functional.transport import TransportPlan, duality_gap, emd
+from fieldmark.functional.weights import cross_reference_weights, equal_weights, normalise_weights
 
 __all__ = [
+    "Clusters",
     "LinearModel",
+    "Matches",
+    "TransportPlan",
     "attention_log_probability",
     "centre_l2",
     "class_counts",
     "class_prototypes",
+    "cluster_count",
     "cosine",
     "cosine_linear",
+    "cross_reference_weights",
+    "dense_similarity",
+    "duality_gap",
+    "emd",
+    "emd_matches",
+    "emd_similarity",
+    "equal_weights",
     "euclidean",
     "fused_log_probability",
+    "kmeans",
     "l2_normalise",
     "local_similarity",
     "logistic_regression",
+    "mean_shift",
+    "normalise_weights",
     "one_hot",
     "similarity",
     "spatial_features",

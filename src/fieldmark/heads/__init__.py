@@ -1,6 +1,8 @@
 """Heads: support sets and queries in, class scores out; all take many episodes at once."""
 
 from fieldmark.heads.base import HEADS, Head, check_episodes
+from fieldmark.heads.dense_connections import DenseConnections
+from fieldmark.heads.emd import EMD
 from fieldmark.heads.fine_tuned import CosineClassifier, Linear
 from fieldmark.heads.fusion import Fusion
 from fieldmark.heads.local_knn import LocalKNN
@@ -8,13 +10,16 @@ from fieldmark.heads.logistic import Logistic
 from fieldmark.heads.matching import Matching
 from fieldmark.heads.nearest import Nearest
 from fieldmark.heads.prototype import Prototype
+from fieldmark.heads.structured_fc import StructuredFC
 
 create = HEADS.create
 names = HEADS.names
 
 __all__ = [
+    "EMD",
     "HEADS",
     "CosineClassifier",
+    "DenseConnections",
     "Fusion",
     "Head",
     "Linear",
@@ -23,6 +28,7 @@ __all__ = [
     "Matching",
     "Nearest",
     "Prototype",
+    "StructuredFC",
     "check_episodes",
     "create",
     "names",

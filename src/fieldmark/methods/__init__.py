@@ -2,14 +2,17 @@
 
 Example:
     >>> names()
-    ['cross_entropy', 'matching_net', 'protonet']
+    ['cross_entropy', 'deepemd', 'head', 'matching_net', 'metric_learning', 'protonet']
     >>> create("protonet", scale=0.5).sampling
     'episodes'
 """
 
 from fieldmark.methods.base import OBJECTIVES, Batch, Encode, EpisodeBatch, ImageBatch, Objective
 from fieldmark.methods.cross_entropy import CrossEntropy
+from fieldmark.methods.deepemd import DeepEMD
+from fieldmark.methods.head_episodes import HeadEpisodes
 from fieldmark.methods.matching_net import MatchingNet
+from fieldmark.methods.metric_learning import MetricLearning
 from fieldmark.methods.protonet import ProtoNet
 
 create = OBJECTIVES.create
@@ -19,10 +22,13 @@ __all__ = [
     "OBJECTIVES",
     "Batch",
     "CrossEntropy",
+    "DeepEMD",
     "Encode",
     "EpisodeBatch",
+    "HeadEpisodes",
     "ImageBatch",
     "MatchingNet",
+    "MetricLearning",
     "Objective",
     "ProtoNet",
     "create",

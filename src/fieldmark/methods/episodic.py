@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn import functional as F
 
+from fieldmark.descriptors import Extractor, as_extractor, describe
 from fieldmark.heads import Head
 from fieldmark.methods.base import Batch, Encode, EpisodeBatch, Objective
 from fieldmark.shapes import Tensor
@@ -20,34 +21,28 @@ class EpisodicObjective(Objective):
 
     Args:
         head: Turns descriptors of support and query into class scores.
+        descriptors: Name of an extractor, or one made by :func:`fieldmark.descriptors.create`: what a head on local
+            descriptors is given, in training mode while the objective is (``grid`` then draws the size of its cells).
+            A recipe's ``descriptors`` take its place.
     """
 
     sampling: ClassVar[Literal["images", "episodes"]] = "episodes"
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, descriptors: str | Extractor = "dense") -> None:
         super().__init__()
         self.head = head
+        self.extractor = as_extractor(descriptors)
 
     def forward(self, encode: Encode, batch: Batch) -> dict[str, Tensor]:
         """Loss and accuracy over all queries of all episodes."""
         assert isinstance(batch, EpisodeBatch)
         episodes, shots = batch.support_labels.shape
         images = torch.cat([batch.support, batch.query], dim=1)
-        sets = as_sets(encode(images.flatten(0, 1)), self.head.descriptors)
-        sets = sets.unflatten(0, (episodes, -1))
+        kind = self.head.descriptors
+        sets = describe(encode, images.flatten(0, 1), [kind], self.extractor)[kind].unflatten(0, (episodes, -1))
         scores = self.head(sets[:, :shots], batch.support_labels, sets[:, shots:], batch.way)
         hits = scores.detach().argmax(-1) == batch.query_labels
         return {
             "loss": F.cross_entropy(scores.flatten(0, 1), batch.query_labels.flatten()),
             "accuracy": hits.float().mean(),
         }
-
-
-def as_sets(maps: Tensor, kind: Literal["pooled", "local"]) -> Tensor:
-    """Maps ``(B, C, h, w)`` as descriptors: pooled ``(B, 1, C)`` or local ``(B, h * w, C)``.
-
-    Example:
-        >>> as_sets(torch.ones(2, 8, 3, 3), "local").shape, as_sets(torch.ones(2, 8, 3, 3), "pooled").shape
-        (torch.Size([2, 9, 8]), torch.Size([2, 1, 8]))
-    """
-    return maps.mean((-2, -1)).unsqueeze(1) if kind == "pooled" else maps.flatten(2).transpose(1, 2)

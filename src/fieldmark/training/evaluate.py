@@ -55,8 +55,10 @@ def _rows(
     needs_base = any(heads.create(head.name, **head.options).needs_base for head in spec.heads)
     store = load(spec.split, spec.data)
     episodes = own_episodes((spec.data or recipe.data).name, store) or spec.episodes
+    descriptors = spec.descriptors or recipe.descriptors
     results = evaluate_heads(
         encoder, store, names, spec.way, spec.shot, spec.queries, episodes, spec.seed,
-        head_options=options, facts=facts, base_data=load(recipe.data.train, None) if needs_base else None,
+        head_options=options, descriptors=descriptors.name, descriptor_options=descriptors.options, facts=facts,
+        base_data=load(recipe.data.train, None) if needs_base else None,
     )  # fmt: skip
     return [{"model": recipe.name, **result.to_dict()} for result in results.values()]

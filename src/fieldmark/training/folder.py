@@ -9,7 +9,7 @@ from typing import Any
 from fieldmark.errors import FieldmarkError
 from fieldmark.files import read_json, write_beside, write_json
 from fieldmark.training.schema import Recipe
-from fieldmark.training.typed import parse_yaml
+from fieldmark.training.typed import build, parse_yaml
 
 # How and where a run is done may change between two sittings; what decides its outcome may not.
 _MAY_DIFFER = ("trainer", "loggers", "data.root", "name")
@@ -66,7 +66,9 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def _require_same(self, recipe: Recipe) -> None:
-        before = _flat(parse_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe)))
+        # Keys that are younger than the run have their defaults in it.
+        written = build(Recipe, parse_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe)))
+        before = _flat(parse_yaml(written.to_yaml(), str(self.recipe)))
         now = _flat(parse_yaml(recipe.to_yaml(), "recipe"))
         for key in sorted({*before, *now}):
             free = any(key == one or key.startswith(one + ".") for one in _MAY_DIFFER) or key.endswith("data.root")

@@ -44,9 +44,11 @@ class ImageBatches:
         rank: This process.
         start: First step to give (steps before it were done before an interruption).
         limit: At most so many steps an epoch.
+        images_per_class: So many images of each of ``batch_size / images_per_class`` different classes in every step
+            (a class with fewer repeats them), as Musgrave et al. 2020 train; an epoch is as many steps as without.
 
     Raises:
-        FieldmarkError: If there are no images, or the batch cannot be split evenly.
+        FieldmarkError: If there are no images, the batch cannot be split evenly, or there are too few classes.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class ImageBatches:
         rank: Rank | None = None,
         start: int = 0,
         limit: int | None = None,
+        images_per_class: int | None = None,
     ) -> None:
         self.store, self.key, self.rank, self.start = store, key, rank or Rank(), start
+        self.images_per_class = images_per_class
         world = self.rank.world
         if len(store) < world:
             raise FieldmarkError(f"the training split has {len(store)} image(s); expected at least {world}")
@@ -70,6 +74,15 @@ class ImageBatches:
         self.batch_size = min(batch_size, len(store) // world * world)
         self.steps_per_epoch = _limited(len(store) // self.batch_size, limit)
         self.steps = self.steps_per_epoch * epochs
+        if images_per_class is not None:
+            _check_balance(self.batch_size, images_per_class, np.unique(store.labels).size)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch, step after step."""
+        rng = np.random.default_rng(derive(*self.key, "order", epoch))
+        if self.images_per_class is None:
+            return rng.permutation(len(self.store))
+        return balanced_order(self.store.labels, self.batch_size, self.images_per_class, self.steps_per_epoch, rng)
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -79,7 +92,7 @@ class ImageBatches:
         for step in range(self.start, self.steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = np.random.default_rng(derive(*self.key, "order", epoch)).permutation(len(self.store))
+                order = self._order(epoch)
             first = step % self.steps_per_epoch * self.batch_size
             mine = self.rank.share(order[first : first + self.batch_size])
             yield {
@@ -159,6 +172,40 @@ class EpisodeBatches:
                 "query_labels": torch.from_numpy(drawn.query_labels[mine]),
                 "way": drawn.way,
             }
+
+
+def balanced_order(
+    labels: np.ndarray, batch_size: int, images_per_class: int, steps: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Images of ``steps`` batches, each with ``images_per_class`` images of different classes drawn at random.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
+        >>> order = balanced_order(labels, 4, 2, 3, np.random.default_rng(0))
+        >>> [np.unique(labels[batch], return_counts=True)[1].tolist() for batch in order.reshape(3, 4)]
+        [[2, 2], [2, 2], [2, 2]]
+    """
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    drawn = []
+    for _ in range(steps):
+        for c in rng.choice(len(members), batch_size // images_per_class, replace=False):
+            # As many whole shuffles as are needed: no image comes twice before all of its class have come once.
+            rounds = -(-images_per_class // len(members[c]))
+            drawn.append(np.concatenate([rng.permutation(members[c]) for _ in range(rounds)])[:images_per_class])
+    return np.concatenate(drawn)
+
+
+def _check_balance(batch_size: int, images_per_class: int, classes: int) -> None:
+    if batch_size % images_per_class:
+        raise FieldmarkError(
+            f"batch_size {batch_size} cannot be split into classes of {images_per_class} images; choose a multiple of "
+            "images_per_class (and no more images than there are)"
+        )
+    if batch_size // images_per_class > classes:
+        raise FieldmarkError(
+            f"batch_size {batch_size} with images_per_class {images_per_class} needs {batch_size // images_per_class} "
+            f"classes; the training split has {classes}"
+        )
 
 
 def _limited(steps: int, limit: int | None) -> int:

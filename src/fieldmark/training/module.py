@@ -110,9 +110,17 @@ class TrainingModule(lightning.LightningModule):
             images[:, :shots], batch["support_labels"], images[:, shots:], batch["query_labels"], batch["way"]
         )
 
+    def _groups(self) -> list[Any]:
+        """What is trained; what the objective itself learns apart, if it has a learning rate of its own."""
+        trained, rate = [p for p in self.parameters() if p.requires_grad], self.stage.optimizer.objective_lr
+        if rate is None:
+            return trained
+        own = {id(p) for p in self.objective.parameters()}
+        parts = [[p for p in trained if (id(p) in own) == learned] for learned in (False, True)]
+        return [{"params": part, **extra} for part, extra in zip(parts, ({}, {"lr": rate}), strict=True) if part]
+
     def configure_optimizers(self) -> Any:
         """Optimiser over what is not frozen, and its schedule, advanced every step."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = make_optimizer(self.stage.optimizer, trained)
+        optimizer = make_optimizer(self.stage.optimizer, self._groups())
         schedule = make_schedule(self.stage.schedule, optimizer, self.stage.epochs, self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from fieldmark.training.schema import OptimizerSpec, ScheduleSpec
 
 
-def make_optimizer(spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a stage, over the parameters that are not frozen.
+def make_optimizer(
+    spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimiser of a stage, over the parameters that are not frozen, or groups of them as torch has them.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(1))

@@ -185,18 +185,20 @@ def _step_into(place: Any, part: str, key: str) -> tuple[Any, Any]:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Refuse unknown names and options of backbone, data, objectives, heads and trainer, before any data is read.
+    """Refuse unknown names and options of everything that a recipe names, before any data is read.
 
     Raises:
         FieldmarkError: With the nearest valid name.
     """
-    from fieldmark import heads, methods
+    from fieldmark import descriptors, heads, methods
     from fieldmark.backbones import BACKBONES
     from fieldmark.data import DATASETS
     from fieldmark.data.augment import create_pipeline
 
     if recipe.backbone.name in BACKBONES:
-        _check_options("backbone", BACKBONES.get(recipe.backbone.name).make, recipe.backbone)
+        # The linear layer on top is an option of every backbone.
+        own = {key: value for key, value in recipe.backbone.options.items() if key != "project"}
+        _check_options("backbone", BACKBONES.get(recipe.backbone.name).make, NamedSpec(recipe.backbone.name, own))
     else:
         from fieldmark import backbones
 
@@ -216,6 +218,10 @@ def check_names(recipe: Recipe) -> None:
             heads.create(head.name, **head.options)
         if one.data is not None:
             _check_data(one.data.name, DATASETS)
+    validated = [stage.validation.descriptors for stage in recipe.stages if stage.validation is not None]
+    for extractor in (recipe.descriptors, *validated, *(one.descriptors for one in recipe.evaluations)):
+        if extractor is not None:
+            descriptors.create(extractor.name, **extractor.options)
     for logger in recipe.loggers:
         find_logger(logger)
 

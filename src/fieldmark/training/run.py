@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from fieldmark import backbones, methods
+from fieldmark import backbones, descriptors, methods
 from fieldmark.backbones import Encoder, load_model, save_model
 from fieldmark.data import ImageStore
 from fieldmark.data import load as load_data
 from fieldmark.errors import FieldmarkError
+from fieldmark.methods.episodic import EpisodicObjective
 from fieldmark.training.callbacks import Bar, Epochs, Interruptions, StopAfterStep, TrainingInterrupted, copy_file
 from fieldmark.training.checkpoints import load_state
 from fieldmark.training.evaluate import run_evaluations
@@ -186,10 +187,15 @@ class _Job:
         stage, store = self.stage, self.splits.train
         if methods.OBJECTIVES.get(stage.objective.name).make.sampling == "episodes":  # type: ignore[attr-defined]
             return EpisodeBatches(store, stage.episodes, stage.epochs, key, rank, start, stage.steps_per_epoch)
-        return ImageBatches(store, stage.batch_size, stage.epochs, key, rank, start, stage.steps_per_epoch)
+        return ImageBatches(
+            store, stage.batch_size, stage.epochs, key, rank, start, stage.steps_per_epoch, stage.images_per_class
+        )
 
     def _objective(self, key: tuple[int, str]) -> methods.Objective:
         objective = methods.create(self.stage.objective.name, **self.stage.objective.options)
+        if isinstance(objective, EpisodicObjective):
+            spec = self.recipe.descriptors
+            objective.extractor = descriptors.create(spec.name, **spec.options)
         torch.manual_seed(derive(*key, "objective"))
         objective.setup(self.encoder.channels, len(self.splits.train.class_names))
         if (
@@ -208,16 +214,18 @@ class _Job:
             return None
         from fieldmark.data.augment import create_pipeline
 
-        return create_pipeline(specs, min(self.splits.train.size))
+        return create_pipeline(specs, self.recipe.data.crop or min(self.splits.train.size))
 
     def _validate(self, module: TrainingModule) -> tuple[float, float]:
         from fieldmark.evaluation import evaluate_few_shot
 
         spec = self.stage.validation
         assert spec is not None
+        extractor = spec.descriptors or self.recipe.descriptors
         result = evaluate_few_shot(
             module.encoder, self.splits.val, spec.way, spec.shot, spec.queries, spec.episodes, self.recipe.seed,
-            spec.head.name, spec.head.options, progress=False,
+            spec.head.name, spec.head.options, descriptors=extractor.name, descriptor_options=extractor.options,
+            progress=False,
         )  # fmt: skip
         return float(result.accuracy), float(result.ci95)
 
@@ -285,7 +293,7 @@ def _new_encoder(recipe: Recipe, splits: _Splits, seed: int) -> Encoder:
         mean, std = facts.mean, facts.std  # type: ignore[assignment]
         if mean is None or std is None:
             mean, std = _colour_statistics(splits.train)  # type: ignore[assignment]
-    return Encoder(backbone, mean, std)
+    return Encoder(backbone, mean, std, crop=recipe.data.crop)
 
 
 def _colour_statistics(store: ImageStore, images: int = 2000) -> tuple[list[float], list[float]]:

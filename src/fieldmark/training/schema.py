@@ -40,6 +40,8 @@ class DataSpec:
         name: A data set (``fieldmark data``).
         root: Folder or archive that holds it, or several; not needed for embedded sets.
         size: Side of the stored images, in pixels; default: the data set's own.
+        crop: Side of the centre crop that is seen of them in evaluation, and of the augmented training images; default:
+            the whole image.
         fit: How images are brought to that size ("crop", "squash", "pad"); default: the data set's own.
         train: Split to train on.
         val: Split for meta-validation; only read when a stage validates.
@@ -48,6 +50,7 @@ class DataSpec:
     name: str
     root: str | list[str] | None = None
     size: int | None = None
+    crop: int | None = None
     fit: Literal["squash", "crop", "pad"] | None = None
     train: str = "train"
     val: str = "val"
@@ -74,10 +77,16 @@ class EpisodeSpec:
 
 @dataclass
 class OptimizerSpec:
-    """Optimiser; momentum and nesterov are of sgd alone."""
+    """Optimiser; momentum and nesterov are of sgd alone.
+
+    Attributes:
+        lr: Learning rate.
+        objective_lr: That of what the objective itself learns (classifier, vectors of the classes); default: ``lr``.
+    """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.1
+    objective_lr: float | None = None
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -101,6 +110,7 @@ class ValidationSpec:
     Attributes:
         every: Epochs between two validations; the last epoch is always validated.
         head: Scores the episodes.
+        descriptors: What a head on local descriptors is given; default: the recipe's.
     """
 
     way: int = 5
@@ -109,6 +119,7 @@ class ValidationSpec:
     episodes: int = 200
     every: int = 1
     head: NamedSpec = field(default_factory=lambda: NamedSpec("prototype"))
+    descriptors: NamedSpec | None = None
 
 
 @dataclass
@@ -120,6 +131,8 @@ class Stage:
         objective: What is minimised (:data:`fieldmark.methods.OBJECTIVES`).
         epochs: Passes over the images, or rounds of ``episodes_per_epoch``.
         batch_size: Images a step over all processes; for objectives on images.
+        images_per_class: So many images of each of ``batch_size / images_per_class`` classes in every step, for losses
+            that compare pairs; default: images at random.
         episodes: For objectives on episodes.
         steps_per_epoch: Cut an epoch short after so many steps.
         freeze: Patterns of module names that keep their weights ("backbone", "backbone.layer1*", "objective").
@@ -134,6 +147,7 @@ class Stage:
     objective: NamedSpec
     epochs: int
     batch_size: int = 64
+    images_per_class: int | None = None
     episodes: EpisodeSpec = field(default_factory=EpisodeSpec)
     steps_per_epoch: int | None = None
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -158,6 +172,7 @@ class EvaluationSpec:
         episodes: How many.
         seed: Of the episodes; not the training's, so that all methods are tested on the same ones.
         heads: Heads to score with, all on the same episodes.
+        descriptors: What heads on local descriptors are given; default: the recipe's.
         name: Name of the results file; default: made from the rest.
     """
 
@@ -169,6 +184,7 @@ class EvaluationSpec:
     episodes: int = 600
     seed: int = 0
     heads: list[NamedSpec] = field(default_factory=lambda: [NamedSpec("prototype")])
+    descriptors: NamedSpec | None = None
     name: str | None = None
 
     def title(self, data_name: str) -> str:
@@ -194,6 +210,8 @@ class Recipe:
         seed: Root of every random choice.
         augmentation: Changes of the training images (:data:`fieldmark.data.augment.AUGMENTATIONS`): names, or
             mappings of ``name`` and options.
+        descriptors: What heads on local descriptors are given (:data:`fieldmark.descriptors.DESCRIPTORS`), in training
+            on episodes, in validation and in evaluation.
         evaluations: Run on the finished model.
         trainer: Keywords of ``lightning.Trainer``, see :data:`TRAINER_KEYS`.
         loggers: Further loggers of ``lightning.pytorch.loggers`` by class name; CSV and TensorBoard are always on.
@@ -212,6 +230,7 @@ class Recipe:
     stages: list[Stage]
     seed: int = 0
     augmentation: list[str | Options] = field(default_factory=list)
+    descriptors: NamedSpec = field(default_factory=lambda: NamedSpec("dense"))
     evaluations: list[EvaluationSpec] = field(default_factory=list)
     trainer: Options = field(default_factory=dict)
     loggers: list[NamedSpec] = field(default_factory=list)
@@ -261,8 +280,9 @@ def _check_stage(stage: Stage) -> None:
     place = f"stages.{stage.name}"
     _at_least(f"{place}.epochs", stage.epochs)
     _at_least(f"{place}.batch_size", stage.batch_size)
-    if stage.steps_per_epoch is not None:
-        _at_least(f"{place}.steps_per_epoch", stage.steps_per_epoch)
+    for name in ("steps_per_epoch", "images_per_class"):
+        if getattr(stage, name) is not None:
+            _at_least(f"{place}.{name}", getattr(stage, name))
     for key in ("way", "shot", "queries", "episodes_per_epoch", "episodes_per_step"):
         _at_least(f"{place}.episodes.{key}", getattr(stage.episodes, key), 2 if key == "way" else 1)
     if stage.validation is not None:
@@ -270,6 +290,9 @@ def _check_stage(stage: Stage) -> None:
             _at_least(f"{place}.validation.{key}", getattr(stage.validation, key), 2 if key == "way" else 1)
     if not stage.optimizer.lr > 0:
         raise FieldmarkError(f"recipe key {place}.optimizer.lr is {stage.optimizer.lr}; expected a number above 0")
+    rate = stage.optimizer.objective_lr
+    if rate is not None and not rate > 0:
+        raise FieldmarkError(f"recipe key {place}.optimizer.objective_lr is {rate}; expected a number above 0")
     if stage.optimizer.name == "sgd" and stage.optimizer.nesterov and not stage.optimizer.momentum > 0:
         raise FieldmarkError(f"recipe key {place}.optimizer.nesterov is true, which needs a momentum above 0")
     _at_least(f"{place}.schedule.step_size", stage.schedule.step_size)

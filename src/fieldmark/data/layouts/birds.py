@@ -115,6 +115,16 @@ for _suffix, _crop, _fit, _how in (("", "raw", "crop", ""), ("-cropped", "box", 
             **_CUB,
         ).register()
 
+DataSet(
+    name="cub-retrieval",
+    summary="200 species of birds; image retrieval: classes 1 to 100 train, 101 to 200 test",
+    source=f"{_PAPER}; halves of H. Oh Song et al., CVPR 2016",
+    size=224,
+    splits={"train": "class", "test": "class"},
+    class_list="cub-retrieval",
+    **_CUB,
+).register()
+
 _NABIRDS: dict[str, Any] = {
     "read": read_nabirds,
     "classes": 555,

@@ -73,7 +73,7 @@ class Simplex(Solver):
         flow, prices, value = np.empty_like(problem[0]), np.empty((count, n + m)), np.empty(count)
         numbers, trees = self._memory(count, n + m)
         work = _MICROSECONDS * count * n * m
-        threads = min(self.threads or torch.get_num_threads(), count, 1 + int(work / _WORTH_A_THREAD))
+        threads = max(1, min(self.threads or torch.get_num_threads(), count, 1 + int(work / _WORTH_A_THREAD)))
         chunk = max(1, min(64, count // (8 * threads)))
         arguments = (*problem, flow, prices, value, np.zeros(1, np.int64), chunk, unique, numbers, trees)
         failed = _share(solve_batch, arguments, threads)
