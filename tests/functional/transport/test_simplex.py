@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from fieldmark.errors import FieldmarkError
 from fieldmark.functional.transport import SOLVERS, duality_gap, emd
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -272,3 +273,42 @@ def test_it_is_the_default():
     assert "simplex" in SOLVERS
     half = torch.tensor([0.5, 0.5])
     assert emd(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), half, half).value == 0
+
+
+def test_threads_of_our_own_give_the_same(problems, monkeypatch):
+    """Where torch's workers cannot be reached, on other systems and in forked workers, a pool takes their place."""
+    from fieldmark.functional.transport import workers
+
+    given = problems("plane", 500, 25, 25)
+    theirs = emd(*given, threads=2)
+    monkeypatch.setattr(workers, "_torch_workers", lambda: None)
+    ours = emd(*given, threads=2)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_memory_that_does_not_fit_is_refused(problems):
+    given = problems("plane", 4, 5, 5)
+    solver = SOLVERS.create("simplex", warm_start=True)
+    solver.identify(torch.tensor([0, 1, 2, 9]), count=9)
+    with pytest.raises(FieldmarkError, match="4 numbers for 4 problems of 9"):
+        emd(*given, solver=solver)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize("kind", ["plane", "ties", "zeros"])
+def test_a_warm_start_ends_where_a_cold_one_does(problems, oracle, kind, step):
+    """Problems that come again, a part at a time and in any order, with costs and weights that move."""
+    cost, supply, demand = problems(kind, 12, 20, 30)
+    solver = SOLVERS.create("simplex", warm_start=True)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(6):
+        chosen = torch.randperm(12, generator=generator)[:7]
+        given = cost[chosen], supply[chosen], demand[chosen]
+        solver.identify(chosen, count=12)
+        plan = emd(*given, solver=solver)
+        torch.testing.assert_close(plan.value, oracle(*given), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(plan.flow.sum(-1), given[1], rtol=0, atol=1e-9)
+        assert duality_gap(plan, *given[1:]).abs().max() < 1e-8
+        cost = cost + step * cost.std() * torch.randn(cost.shape, generator=generator, dtype=cost.dtype)
+        factor = 1 + step * torch.rand(supply.shape, generator=generator, dtype=cost.dtype)
+        supply = supply * factor * (supply.sum(-1) / (supply * factor).sum(-1)).unsqueeze(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite, nan
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch.autograd.function import FunctionCtx
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.functional.transport.solver import SOLVERS, Solver
+from fieldmark.functional.transport.solver import SOLVERS, NotFiniteError, Solver
 from fieldmark.shapes import Float, Tensor
 
 # How far the two totals of a problem may be apart, relative to them: the rounding of a sum of weights.
@@ -94,13 +95,18 @@ def _checked(
     n, m = cost.shape[-2:]
     coarsest = max(_TOTALS.get(one.dtype, 0.0) for one in (cost, supply, demand))
     supply, demand = supply.to(cost), demand.to(cost)
-    _check_values(cost.detach(), supply.detach(), demand.detach(), coarsest)
+    checked = cost.detach(), supply.detach(), demand.detach(), coarsest
+    _check_values(*checked, costs=not chosen.checks_costs)
     # Expanded before the graph node, so that autograd sums the gradients of what was broadcast.
     problems = _flat(cost, batch, (n, m)), _flat(supply, batch, (n,)), _flat(demand, batch, (m,))
-    if torch.is_grad_enabled() and any(one.requires_grad for one in problems):
-        answers = _Transport.apply(*problems, chosen)
-    else:
-        answers = _solved(*problems, chosen, False)[:4]
+    try:
+        if torch.is_grad_enabled() and any(one.requires_grad for one in problems):
+            answers = _Transport.apply(*problems, chosen)
+        else:
+            answers = _solved(*problems, chosen, False)[:4]
+    except NotFiniteError:
+        _check_values(*checked, costs=True)
+        raise FieldmarkError("the costs of emd are so large that their sum is infinite; scale them down") from None
     if len(batch) != 1:
         answers = (one.reshape(batch + one.shape[1:]) for one in answers)
     return TransportPlan(*answers)
@@ -193,7 +199,13 @@ def _chosen(solver: str | Solver, options: dict[str, Any]) -> Solver:
         if options:
             raise FieldmarkError(f"emd got options {sorted(options)} beside a solver that is already made")
         return solver
-    return SOLVERS.create(solver, **options)
+    return SOLVERS.create(solver, **options) if options else _plain(solver)
+
+
+@cache
+def _plain(solver: str) -> Solver:
+    """The named solver with its default options; made once, as small problems take less time than that."""
+    return SOLVERS.create(solver)
 
 
 def _check_shapes(cost: Tensor, supply: Tensor, demand: Tensor) -> torch.Size:
@@ -225,21 +237,22 @@ def _shapes(cost: Tensor, supply: Tensor, demand: Tensor) -> str:
     return f"cost {tuple(cost.shape)}, supply {tuple(supply.shape)}, demand {tuple(demand.shape)}"
 
 
-def _check_values(cost: Tensor, supply: Tensor, demand: Tensor, tolerance: float) -> None:
+def _check_values(cost: Tensor, supply: Tensor, demand: Tensor, tolerance: float, *, costs: bool) -> None:
     """Refuse what no solver can take; before the axes are broadcast, so that places are those of the caller."""
     if 0 in (cost.numel(), supply.numel(), demand.numel()):
         return
     one, other = supply.sum(-1, dtype=torch.float64), demand.sum(-1, dtype=torch.float64)
-    # Four numbers in one look at the device say that all is well: a finite sum has finite terms, and NaN fails every
+    # A few numbers in one look at the device say that all is well: a finite sum has finite terms, and NaN fails every
     # comparison. If they do not, the reason is looked for, and there may be none (a sum that is too large).
     excess = (one - other).abs_().sub_(one, alpha=tolerance).amax()
-    whole = cost.sum(dtype=torch.promote_types(cost.dtype, torch.float32))
-    facts = whole, supply.amin(), demand.amin(), excess
+    facts = [supply.amin(), demand.amin(), excess]
+    if costs:
+        facts.append(cost.sum(dtype=torch.promote_types(cost.dtype, torch.float32)))
     if cost.device.type == "cpu":
         numbers = [fact.item() for fact in facts]
     else:
         numbers = torch.stack([fact.double() for fact in facts]).tolist()
-    if isfinite(numbers[0]) and numbers[1] >= 0 and numbers[2] >= 0 and numbers[3] <= 0:
+    if numbers[0] >= 0 and numbers[1] >= 0 and numbers[2] <= 0 and all(map(isfinite, numbers[3:])):
         return
     for name, tensor in (("cost", cost), ("supply", supply), ("demand", demand)):
         bad = ~torch.isfinite(tensor) if name == "cost" else ~(torch.isfinite(tensor) & (tensor >= 0))

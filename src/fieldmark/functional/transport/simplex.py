@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.functional.transport.solver import SOLVERS, Solution, Solver
+from fieldmark.functional.transport.solver import SOLVERS, NotFiniteError, Solution, Solver
+from fieldmark.functional.transport.workers import run_on_threads
 from fieldmark.shapes import Float, Int, Tensor
 
 # Microseconds a problem takes, by pair of nodes, and from how many on a second thread is worth being woken.
@@ -43,13 +41,16 @@ class Simplex(Solver):
         tensor(5.)
     """
 
+    checks_costs = True
+
     def __init__(self, threads: int | None = None, warm_start: bool = False) -> None:
         if threads is not None and threads < 1:
             raise FieldmarkError(f"threads of solver simplex is {threads}; expected at least 1")
         self.threads = threads
         self.warm_start = warm_start
-        self._numbers: np.ndarray | None = None
-        self._trees = np.zeros((0, 2, 1), np.int32)
+        self._numbers: Tensor | None = None
+        self._count = 0
+        self._trees = torch.empty(0, 2, 1, dtype=torch.int32)
 
     def identify(self, numbers: Int[Tensor, "B"] | None, count: int = 0) -> None:
         """Say which of ``count`` problems that come again and again the next call solves (with ``warm_start``).
@@ -58,63 +59,56 @@ class Simplex(Solver):
             numbers: 0 to count - 1, each at most once, one a problem of the next call; None: call after call the same.
             count: How many there are in all.
         """
-        self._numbers = None if numbers is None else numbers.reshape(-1).cpu().numpy().astype(np.int64)
+        self._numbers = None if numbers is None else numbers.reshape(-1).cpu().long()
         self._count = count
 
     def solve(
         self, cost: Float[Tensor, "B n m"], supply: Float[Tensor, "B n"], demand: Float[Tensor, "B m"], *, unique: bool
     ) -> Solution:
         """Solve the problems; see :meth:`Solver.solve`."""
-        from fieldmark.functional.transport.simplex_batch import solve_batch
+        from fieldmark.functional.transport import simplex_batch as kernel
 
         count, n, m = cost.shape
-        kind = torch.float32 if cost.dtype != torch.float64 else torch.float64
-        problem = [np.ascontiguousarray(one.to("cpu", kind).numpy()) for one in (cost, supply, demand)]
-        flow, prices, value = np.empty_like(problem[0]), np.empty((count, n + m)), np.empty(count)
+        kind = torch.float64 if cost.dtype == torch.float64 else torch.float32
+        problem = [one.to("cpu", kind).contiguous() for one in (cost, supply, demand)]
+        flow = torch.empty_like(problem[0])
+        prices = torch.empty(count, n + m, dtype=torch.float64)
+        value = torch.empty(count, dtype=torch.float64)
         numbers, trees = self._memory(count, n + m)
-        work = _MICROSECONDS * count * n * m
-        threads = max(1, min(self.threads or torch.get_num_threads(), count, 1 + int(work / _WORTH_A_THREAD)))
-        chunk = max(1, min(64, count // (8 * threads)))
-        arguments = (*problem, flow, prices, value, np.zeros(1, np.int64), chunk, unique, numbers, trees)
-        failed = _share(solve_batch, arguments, threads)
-        if failed >= 0:
+        threads, chunk = self._share(count, n * m)
+        counter = torch.zeros(1, dtype=torch.int64)
+        arrays = (*problem, flow, prices, value, counter, numbers, trees)
+        facts = [count, n, m, len(trees), chunk, int(unique), *(one.data_ptr() for one in arrays), kernel.ALL_DONE]
+        slots = torch.tensor(facts, dtype=torch.int64)
+        function: Any = kernel.solve_double if kind == torch.float64 else kernel.solve_single
+        run_on_threads(function.address, slots.data_ptr(), threads)
+        status = int(slots[-1])
+        if status == kernel.NOT_FINITE:
+            raise NotFiniteError
+        if status == kernel.STUCK:
             raise RuntimeError(
-                f"the transport simplex did not end on problem {failed} of {count} ({n} x {m} nodes); "
+                f"the transport simplex did not end on one of {count} problems ({n} x {m} nodes); "
                 "please report it with its cost, supply and demand"
             )
-        answer = [torch.from_numpy(one).to(cost.device) for one in (value, flow, prices)]
-        return Solution(answer[0], answer[1], answer[2][:, :n], answer[2][:, n:])
+        value, flow, prices = (one.to(cost.device) for one in (value, flow, prices))
+        return Solution(value, flow, prices[:, :n], prices[:, n:])
 
-    def _memory(self, count: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    def _share(self, count: int, pairs: int) -> tuple[int, int]:
+        """Threads for so many problems of so many pairs of nodes, and problems that each takes at a time."""
+        worth = 1 + int(_MICROSECONDS * count * pairs / _WORTH_A_THREAD)
+        threads = max(1, min(self.threads or torch.get_num_threads(), count, worth))
+        return threads, max(1, min(64, count // (8 * threads)))
+
+    def _memory(self, count: int, nodes: int) -> tuple[Tensor, Tensor]:
         """Which remembered trees the problems start from, and where they are kept."""
         if not self.warm_start:
-            return np.empty(0, np.int64), self._trees
-        numbers = np.arange(count) if self._numbers is None else self._numbers
+            return torch.empty(0, dtype=torch.int64), self._trees
+        numbers = torch.arange(count) if self._numbers is None else self._numbers
         kept = count if self._numbers is None else self._count
-        if len(numbers) != count or (count and (numbers.min() < 0 or numbers.max() >= kept)):
+        if len(numbers) != count or (count and not 0 <= int(numbers.min()) <= int(numbers.max()) < kept):
             raise FieldmarkError(
                 f"identify got {len(numbers)} numbers for {count} problems of {kept}; expected one each"
             )
         if self._trees.shape != (kept, 2, nodes):
-            self._trees = np.full((kept, 2, nodes), -2, np.int32)
+            self._trees = torch.full((kept, 2, nodes), -2, dtype=torch.int32)
         return numbers, self._trees
-
-
-_pool: tuple[int, ThreadPoolExecutor] | None = None
-
-
-def _share(kernel: Any, arguments: tuple[Any, ...], threads: int) -> int:
-    """Run the kernel in this thread and in helpers; the largest of what they return.
-
-    The kernel takes its problems from a shared counter. Helpers that a busy machine has not started when everything
-    is done are called off, so nobody waits for them.
-    """
-    global _pool
-    if threads <= 1:
-        return int(kernel(*arguments))
-    if _pool is None or _pool[0] != os.getpid():  # threads do not survive a fork
-        _pool = (os.getpid(), ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "fieldmark-transport"))
-    helpers = [_pool[1].submit(kernel, *arguments) for _ in range(threads - 1)]
-    results = [kernel(*arguments)]
-    results += [helper.result() for helper in helpers if not helper.cancel()]
-    return int(max(results))

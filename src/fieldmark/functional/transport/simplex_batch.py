@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, njit, types
 
 from fieldmark.functional.transport.order_free import centre_prices
 from fieldmark.functional.transport.simplex_kernel import (
@@ -17,9 +17,11 @@ from fieldmark.functional.transport.simplex_kernel import (
     potentials,
     replay,
 )
-from fieldmark.functional.transport.vector import fetch_add
+from fieldmark.functional.transport.vector import array_at, fetch_add
 
 TOLERANCE = 1e-12  # reduced costs above minus this part of the largest cost count as not negative
+ALL_DONE, STUCK, NOT_FINITE = 0, 1, 2
+RECKONED = 200  # pivots after which the prices, changed by each of them, are reckoned anew from the tree
 
 
 @njit(**OPTIONS)
@@ -63,6 +65,16 @@ def pack_costs(cost, swap, rows, columns, n, m, width, packed):
         for j in range(m, width):
             packed[i * width + j] = FAR
     return largest
+
+
+@njit(fastmath={"reassoc"}, **OPTIONS)
+def is_finite(cost):
+    """Whether all costs are finite, told by their sum."""
+    total = 0.0
+    for i in range(cost.shape[0]):
+        for j in range(cost.shape[1]):
+            total += cost[i, j]
+    return np.isfinite(total)
 
 
 @njit(**OPTIONS)
@@ -122,7 +134,7 @@ def unpack(n, m, width, packed, swap, rows, columns, parent, arcs, root, u, v, f
 
 @njit(**OPTIONS)
 def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, unique, numbers, trees):
-    """Solve problems until the shared counter runs past the last; returns one that did not end, or -1.
+    """Solve problems until the shared counter runs past the last; returns ``ALL_DONE`` or why it stopped.
 
     Several threads run this on the same arrays: each takes ``chunk`` problems at a time. ``trees`` (K, 2, nodes)
     remembers parents and orders of K problems that are solved again and again, and ``numbers`` says which these are;
@@ -150,8 +162,10 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
     while True:
         first = fetch_add(counter, chunk)
         if first >= count:
-            return -1
+            return ALL_DONE
         for problem in range(first, min(first + chunk, count)):
+            if not is_finite(cost[problem]):
+                return NOT_FINITE
             rows_weight = demand[problem] if swap else supply[problem]
             columns_weight = supply[problem] if swap else demand[problem]
             n, m = pack_weights(rows_weight, columns_weight, a, b, rows, columns)
@@ -178,9 +192,14 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
                 n, m, width, words, packed, v, parent, arcs, subtree, moved, order, tags, TOLERANCE * largest, limit
             )
             if pivots < 0:
-                return problem
-            leaves_first(n + m, parent, root, order, choice)
-            potentials(m, width, packed, parent, order, n + m - 1, root, v, u)
+                return STUCK
+            if remember or pivots > RECKONED:
+                leaves_first(n + m, parent, root, order, choice)
+            if pivots > RECKONED:
+                potentials(m, width, packed, parent, order, n + m - 1, root, v, u)
+            else:
+                for i in range(n):
+                    u[i] = packed[i * width + parent[m + i]] - v[parent[m + i]]
             if remember:
                 for k in range(nodes):
                     trees[numbers[problem], 0, k] = parent[k]
@@ -192,3 +211,46 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
             )
             if n + m < nodes:
                 price_absent(cost[problem], prices[problem], supply[problem], demand[problem])
+
+
+# What the C functions are handed: the address of an array of these, arrays by their addresses.
+SLOTS = (
+    "count", "n", "m", "kept", "chunk", "unique",
+    "cost", "supply", "demand", "flow", "prices", "value", "counter", "numbers", "trees", "status",
+)  # fmt: skip
+
+
+@njit(**OPTIONS)
+def enter(slots, kind):
+    """Solve what the slots describe; ``kind`` is the type of cost, supply, demand and flow."""
+    count, n, m, kept = slots[0], slots[1], slots[2], slots[3]
+    status = solve_batch(
+        carray(array_at(slots[6], kind), (count, n, m)),
+        carray(array_at(slots[7], kind), (count, n)),
+        carray(array_at(slots[8], kind), (count, m)),
+        carray(array_at(slots[9], kind), (count, n, m)),
+        carray(array_at(slots[10], types.float64), (count, n + m)),
+        carray(array_at(slots[11], types.float64), (count,)),
+        carray(array_at(slots[12], types.int64), (1,)),
+        slots[4],
+        slots[5] != 0,
+        carray(array_at(slots[13], types.int64), (count,)),
+        carray(array_at(slots[14], types.int32), (kept, 2, n + m)),
+    )
+    if status != ALL_DONE:
+        slots[15] = status
+
+
+_ENTRY = types.void(types.CPointer(types.int64))
+
+
+@cfunc(_ENTRY, cache=OPTIONS["cache"])
+def solve_single(data):
+    """The kernel for float32, as a C function."""
+    enter(carray(data, (16,)), types.float32)
+
+
+@cfunc(_ENTRY, cache=OPTIONS["cache"])
+def solve_double(data):
+    """The kernel for float64, as a C function."""
+    enter(carray(data, (16,)), types.float64)

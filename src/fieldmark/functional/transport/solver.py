@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from fieldmark.registry import Registry
 from fieldmark.shapes import Float, Tensor
@@ -25,8 +25,19 @@ class Solution(NamedTuple):
     demand_potential: Float[Tensor, "B m"] | None
 
 
+class NotFiniteError(ValueError):
+    """A cost is NaN or infinite; :func:`fieldmark.functional.emd` says which."""
+
+
 class Solver(ABC):
-    """Solves batches of balanced transport problems; its options are taken by the constructor."""
+    """Solves batches of balanced transport problems; its options are taken by the constructor.
+
+    Attributes:
+        checks_costs: Whether it finds costs that are not finite itself, while it reads them, and raises
+            :class:`NotFiniteError`; it is then spared a look at all of them beforehand.
+    """
+
+    checks_costs: ClassVar[bool] = False
 
     @abstractmethod
     def solve(

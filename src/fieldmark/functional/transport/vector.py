@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+intrinsic: Any = extending.intrinsic  # a call leaves out the first argument, which no type checker knows
 
 LANES = 8
 UNROLLED = 8  # rows of up to so many vectors are kept in registers
@@ -199,6 +200,17 @@ def _by_width(builder: Any, width: Any) -> Iterator[Iterator[int]]:
 
     yield cases()
     builder.position_at_end(end)
+
+
+@intrinsic
+def array_at(typing_context, address, kind):
+    """Pointer to numbers of a type, from an address."""
+    pointer = types.CPointer(kind.dtype)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+    return pointer(address, kind), emit
 
 
 def _tagged(builder: Any, vector: Any, first: Any, keep: Any) -> Any:
