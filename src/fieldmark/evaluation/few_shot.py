@@ -125,7 +125,7 @@ def score_episodes(
     source = query.unsqueeze(0) if support is None else support
     sets, channels = query.shape[1], query.shape[2]
     images = copies * episodes.support.shape[1] + episodes.query.shape[1]
-    step = max(1, _BYTES_AT_ONCE // (images * sets * channels * query.element_size()))
+    step = max(head.together, _BYTES_AT_ONCE // (images * sets * channels * query.element_size()))
     support_index = torch.from_numpy(episodes.support)
     query_index = torch.from_numpy(episodes.query)
     labels = torch.from_numpy(episodes.support_labels)

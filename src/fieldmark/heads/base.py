@@ -23,9 +23,12 @@ class Head(nn.Module):
     Attributes:
         descriptors: The sets it wants: ``"pooled"`` is one vector an image (N = 1), ``"local"`` one vector a
             location. A flat vector is a set of one, so every head takes N = 1; a pooled head averages more.
+        together: Episodes that it is worth handing over at once, whatever their size: more than 1 where many small
+            steps would each be too short for the machine.
     """
 
     descriptors: ClassVar[Literal["pooled", "local"]]
+    together: ClassVar[int] = 1
 
     @property
     def needs_base(self) -> bool:

@@ -63,6 +63,7 @@ class StructuredFC(Head):
     """
 
     descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    together: ClassVar[int] = 8
 
     def __init__(
         self,

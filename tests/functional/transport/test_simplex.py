@@ -295,7 +295,7 @@ def test_a_memory_that_does_not_fit_is_refused(problems):
 
 
 @pytest.mark.parametrize("step", [0.0, 0.01, 0.3])
-@pytest.mark.parametrize("kind", ["plane", "ties", "zeros"])
+@pytest.mark.parametrize("kind", ["plane", "equal", "zeros"])
 def test_a_warm_start_ends_where_a_cold_one_does(problems, oracle, kind, step):
     """Problems that come again, a part at a time and in any order, with costs and weights that move."""
     cost, supply, demand = problems(kind, 12, 20, 30)
