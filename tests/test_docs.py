@@ -15,12 +15,16 @@ from fieldmark import backbones, data, descriptors, heads, methods
 from fieldmark.cli.main import COMMANDS, Parser
 from fieldmark.data.augment import AUGMENTATIONS
 from fieldmark.errors import FieldmarkError
+from fieldmark.functional.transport import SOLVERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FETCHED = re.compile(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"?(https?:[^\" >]+)")
 FENCE = re.compile(r"^( *)```(\w+)?[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PROMISED = re.compile(r"`fieldmark ([a-z]+)[^`]*`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|<img src=\"([^\":]+)\"")
+# Modules without an API of their own: how pictures are laid out, and the command that writes results/README.md.
+NO_API = ("explain.sheet", "evaluation.table")
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -117,11 +121,26 @@ def test_every_head_has_its_page(name):
     assert f"heads/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["functional", "heads", "backbones", "descriptors", "methods"])
+@pytest.mark.parametrize(
+    "package", ["functional", "heads", "backbones", "descriptors", "methods", "explain", "evaluation"]
+)
 def test_every_module_is_on_the_api_page(package):
     page = (ROOT / "docs" / "api" / f"{package}.md").read_text(encoding="utf-8").splitlines()
     modules = sorted((ROOT / "src" / "fieldmark" / package).glob("*.py"))
-    assert [m.stem for m in modules if m.stem != "__init__" and f"::: fieldmark.{package}.{m.stem}" not in page] == []
+    names = [m.stem for m in modules if m.stem != "__init__" and f"{package}.{m.stem}" not in NO_API]
+    assert [name for name in names if f"::: fieldmark.{package}.{name}" not in page] == []
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.parent.name for path in (ROOT / "recipes").glob("*/*.yaml")} - {"baseline"})
+)
+def test_every_method_has_a_page_that_names_its_recipes(name):
+    page = ROOT / "docs" / "methods" / f"{name}.md"
+    assert page.exists(), f"write docs/methods/{name}.md: equations, options, paper and code, recipes by table row"
+    assert f"methods/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    recipes = [f"{name}/{path.stem}" for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))]
+    assert [recipe for recipe in recipes if f"`{recipe}`" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +151,8 @@ def test_every_module_is_on_the_api_page(package):
         ("docs/descriptors.md", descriptors.names()),
         ("docs/datasets.md", data.names()),
         ("docs/augmentation.md", AUGMENTATIONS.names()),
-        ("README.md", [*heads.names(), *methods.names(), *backbones.names()]),
+        ("README.md", [*heads.names(), *methods.names(), *backbones.names(), *descriptors.names(), *SOLVERS.names()]),
+        ("docs/transport.md", SOLVERS.names()),
     ],
 )
 def test_every_registered_name_is_in_the_documentation(page, names):
@@ -148,8 +168,8 @@ def test_pages_promise_no_command_that_does_not_exist():
 def test_links_between_files_lead_somewhere():
     """Relative links of README and CONTRIBUTING; those of docs/ are checked by `mkdocs build --strict`."""
     for page in PAGES[:2]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, image in LINK.findall(page.read_text(encoding="utf-8")):
+            assert (page.parent / (target or image)).exists(), f"{page.name} links to {target or image}"
 
 
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldmark.errors import FieldmarkError, unknown_name
 
 T = TypeVar("T")
+
+# How a message calls the plain types; a truth value is no number here.
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", NoneType: "null"}
 
 
 @dataclass(frozen=True)
@@ -85,4 +90,46 @@ class Registry(Generic[T]):
             for option in options:
                 if option not in parameters:
                     raise unknown_name(f"option of {self.kind} {name!r}", option, parameters)
+        check_types(f"{self.kind} {name}", entry.make, options)
         return entry.make(**options)
+
+
+def check_types(owner: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse values of another type than a function or class declares for its options.
+
+    Only numbers, texts, truth values and None are judged; which texts and how large a number is for the function.
+
+    Args:
+        owner: What has the options, for the message.
+        make: The function or class.
+        options: Names, all known to it, and values.
+
+    Raises:
+        FieldmarkError: Names the option, its value and what was expected.
+
+    Example:
+        >>> def square(side: float = 1.0) -> float:
+        ...     return side * side
+        >>> check_types("shape square", square, {"side": "long"})
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: side of shape square is 'long'; expected a number
+    """
+    if not options:
+        return
+    try:
+        hints = get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    except NameError:  # types that only a type checker imports
+        return
+    for option, value in options.items():
+        hint = hints.get(option, Any)
+        choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = [str if get_origin(choice) is Literal else choice for choice in choices]
+        if all(kind in _PLAIN for kind in kinds) and not any(_fits(value, kind) for kind in kinds):
+            wanted = " or ".join(dict.fromkeys(_PLAIN[kind] for kind in kinds))
+            raise FieldmarkError(f"{option} of {owner} is {value!r}; expected {wanted}")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return isinstance(value, kind)

@@ -44,6 +44,7 @@ def test_normalisation_can_be_given(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("{file}", "--from", "scl", "--size", "-3"), "--size is -3; expected a number of pixels of at least 1"),
         (("nothing.pth", "--from", "scl"), "nothing.pth"),
         (("{file}", "--from", "slc"), "did you mean 'scl'"),
         (("{file}", "--from", "timm"), "--backbone"),
@@ -63,3 +64,15 @@ def test_junk_is_refused(tmp_path, capsys):
     (tmp_path / "junk.pth").write_bytes(b"junk")
     assert cli.main(["convert", str(tmp_path / "junk.pth"), "--from", "scl", "--out", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_deepemd_sees_the_middle_of_squashed_images(tmp_path):
+    """As its code evaluates: 92 pixels, whatever the shape, and the middle 84 of them."""
+    path, out = tmp_path / "max_acc.pth", tmp_path / "model.safetensors"
+    entries = backbones.create("resnet12").state_dict()
+    torch.save({"params": {f"encoder.{key}": value for key, value in entries.items()}}, path)
+    assert cli.main(["convert", str(path), "--from", "deepemd", "--out", str(out)]) == 0
+    encoder, facts = load_model(out)
+    assert facts["manifest"] == {"size": [92, 92], "fit": "squash"}
+    images = torch.rand(1, 3, 92, 92)
+    assert torch.equal(encoder.prepare(images), encoder.prepare(images[..., 4:88, 4:88]))

@@ -32,6 +32,13 @@ def photos(tmp_path):
 BASE = ("--way", 4, "--shot", 1, "--queries", 4, "--episodes", 20, "--size", 32)
 
 
+def test_numbers_with_an_exponent_are_numbers(photos, capsys):
+    arguments = ("eval", "conv4", "--root", photos, *BASE, "--head", "emd", "--json", "-")
+    status, out, err = run(capsys, *arguments, "--head-option", "temperature=1e-2")
+    assert status == 0, err
+    assert json.loads(out)["rows"][0]["head_options"] == {"temperature": 0.01}
+
+
 def test_json_has_all_that_a_result_needs(photos, tmp_path, capsys):
     target = tmp_path / "result.json"
     status, out, err = run(
@@ -115,6 +122,9 @@ def test_against_an_earlier_result(photos, tmp_path, capsys):
         (("--head", "prototyp"), "did you mean 'prototype'"),
         (("--head-option", "metric"), "expected KEY=VALUE"),
         (("--head-option", "metrik=cosine"), "did you mean 'metric'"),
+        (("--head", ","), "--head is ','; expected a name"),
+        (("--head", "emd", "--head-option", "temperature=abc"), "expected a number"),
+        (("--head", "emd", "--head-option", "solver=[simplex"), "is not valid YAML"),
         (("--data", "grocry"), "did you mean 'grocery'"),
         (("--split", "tset"), "unknown split"),
         (("--task", "few_shot"), "did you mean 'few-shot'"),
@@ -145,3 +155,19 @@ def test_unknown_models(photos, capsys, model, message):
     status, _, err = run(capsys, "eval", model, "--root", photos, *BASE)
     assert status == 2
     assert message in err
+
+
+def test_descriptors_of_the_training_are_the_default(tmp_path, capsys):
+    """A model is evaluated on what it was trained with, unless other descriptors are asked for."""
+    from fieldmark import backbones
+    from fieldmark.backbones import Encoder, save_model
+
+    encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3)
+    known = {"descriptors": {"name": "feature_pyramid", "options": {"levels": [1]}}}
+    model = save_model(tmp_path / "model.safetensors", encoder, known)
+    common = ["eval", str(model), "--data", "glyphs", "--head", "emd", "--queries", "3", "--episodes", "3", "--json", "-"]
+    found = []
+    for more in ([], ["--descriptors", "dense"]):
+        assert cli.main([*common, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out)["rows"][0]["descriptors"]["name"])
+    assert found == ["feature_pyramid", "dense"]

@@ -277,6 +277,10 @@ def test_trained_classes_are_refused_unless_allowed(store, encoder):
         ({"metric": "emdd"}, "did you mean 'emd'"),
         ({"metric": "emd", "metric_options": {"variantt": 1}}, "did you mean 'variant'"),
         ({"metric": "emd", "metric_options": {"solver": "simplx"}}, "did you mean 'simplex'"),
+        (
+            {"metric": "emd", "metric_options": {"temperature": "abc"}},
+            "temperature of retrieval metric emd is 'abc'; expected a number",
+        ),
         ({"metric": "emd", "metric_options": {"real": 1}}, "unknown option of retrieval metric 'emd' 'real'"),
         ({"shortlist": 0}, "shortlist is 0; expected at least 1"),
         ({"descriptors": "grit"}, "did you mean 'grid'"),

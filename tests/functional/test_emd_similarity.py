@@ -180,6 +180,10 @@ def test_mixed_precision_loses_nothing(draw):
     half = functional.emd_similarity(query.bfloat16(), support.bfloat16())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, expected, atol=0.1, rtol=0)
+    # Two types on the two sides, as under autocast with one side cached, meet in the finer one.
+    torch.testing.assert_close(functional.emd_similarity(query, support.bfloat16()), expected, atol=0.1, rtol=0)
+    mixed = functional.emd_similarity(query.double(), support)
+    torch.testing.assert_close(mixed, by_pairs(query.double(), support.double()))
 
 
 def test_no_pairs(draw):
@@ -213,6 +217,9 @@ def test_dense_connections_against_a_loop(draw, weights, variant):
         ((2, 3, 4), (2, 3, 4), {"variant": "cod"}, "did you mean 'code'"),
         ((2, 3, 4), (2, 3, 4), {"weights": "equl"}, "did you mean 'equal'"),
         ((2, 3, 4), (2, 3, 4), {"solver": "simplx"}, "did you mean 'simplex'"),
+        ((2, 3, 4), (2, 3, 4), {"solver": None}, "unknown solver None"),
+        ((2, 3, 4), (2, 3, 4), {"temperature": 0.0}, "temperature is 0.0; expected a number above 0"),
+        ((2, 3, 4), (2, 3, 4), {"temperature": -1.0}, "above 0"),
         ((2, 3, 4), (2, 3, 4), {"query_weights": torch.ones(4)}, "query_weights has shape"),
         ((2, 3, 4), (2, 3, 4), {"real": torch.ones(2, 4).bool()}, "real has shape"),
         ((2, 3, 4), (2, 3, 4), {"query_weights": -torch.ones(3)}, "query_weights has a negative"),
@@ -223,3 +230,10 @@ def test_refused(query, support, options, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside tests
     with pytest.raises(FieldmarkError, match=message):
         functional.emd_similarity(torch.rand(query), torch.rand(support), **options)
+
+
+@pytest.mark.parametrize("similarity", [functional.dense_similarity, functional.emd_matches])
+@pytest.mark.parametrize("temperature", [0.0, -2.0, np.inf, np.nan])
+def test_a_temperature_that_orders_nothing_is_refused(similarity, temperature):
+    with pytest.raises(FieldmarkError, match=r"temperature is .*; expected a number above 0"):
+        similarity(torch.rand(2, 3, 4), torch.rand(2, 3, 4), temperature=temperature)

@@ -23,6 +23,16 @@ from fieldmark.errors import FieldmarkError
         ("linear", {"optimiser": "adams"}, "did you mean 'adam'"),
         ("cosine_classifier", {"steps": -1}, "expected 0 or more"),
         ("linear", {"learning_rate": 1.0}, "unknown option"),
+        ("emd", {"temperature": "abc"}, "temperature of head emd is 'abc'; expected a number"),
+        ("emd", {"temperature": float("inf")}, "above 0"),
+        ("emd", {"temperature": True}, "expected a number"),
+        ("emd", {"clusters": 1.5}, "expected a whole number"),
+        ("emd", {"bandwidth": "wide"}, "expected a number or null"),
+        ("emd", {"centre": "maybe"}, "expected true or false or null"),
+        ("emd", {"weights": ["equal"]}, "expected a name"),
+        ("emd", {"shots": None}, "expected a name"),
+        ("emd", {"solver": "simplx"}, "did you mean 'simplex'"),
+        ("structured_fc", {"lr": "fast"}, "expected a number"),
     ],
 )
 def test_refused_at_construction(name, options, message, monkeypatch):

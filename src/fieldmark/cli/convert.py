@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="NAME", help="the timm model's name (needed with --from timm)")
     parser.add_argument("--mean", metavar="R,G,B", help="mean it was trained with, 0 to 1; default: on miniImageNet")
     parser.add_argument("--std", metavar="R,G,B", help="standard deviation it was trained with")
-    parser.add_argument("--size", type=int, help="resize images to this many pixels (DeepEMD on CIFAR: 84)")
+    parser.add_argument("--size", type=int, help="resize images to this many pixels")
+    parser.add_argument(
+        "--crop", type=int, help="cut this many pixels out of the middle of larger images; from deepemd: 84 of 92"
+    )
     parser.add_argument("--half", action="store_true", help="store the weights as float16")
     add_json_option(parser)
 
@@ -37,13 +40,19 @@ def run(options: argparse.Namespace) -> int:
     from fieldmark.backbones import Encoder, load_model, save_model
     from fieldmark.backbones.convert import convert_checkpoint
 
+    if options.size is not None and options.size < 1:
+        raise FieldmarkError(f"--size is {options.size}; expected a number of pixels of at least 1")
     if options.format == "fieldmark":
         encoder, facts = load_model(options.file)
         save_model(options.out, encoder, facts, dtype=torch.float16 if options.half else None)
         return 0
     mean, std = numbers("--mean", options.mean), numbers("--std", options.std)
     backbone, facts = convert_checkpoint(Path(options.file), options.format, options.backbone)
-    encoder = Encoder(backbone, mean or facts.pop("mean", None), std or facts.pop("std", None), options.size)
+    mean, std, crop = mean or facts.pop("mean", None), std or facts.pop("std", None), options.crop
+    if options.format == "deepemd" and options.size is None and crop is None:
+        # As its code evaluates, on CIFAR too: the whole image squashed to 92 pixels, and the middle 84 of them.
+        crop, facts["manifest"] = 84, {"size": [92, 92], "fit": "squash"}
+    encoder = Encoder(backbone, mean, std, options.size, crop)
     save_model(options.out, encoder, facts, dtype=torch.float16 if options.half else None)
     summary = {"out": options.out, **facts}
     if not emit_json(options.json, summary):

@@ -52,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
     )
     method.add_argument(
-        "--descriptors", default="dense", metavar="NAME",
-        help="local descriptors for heads that take them: dense, feature_pyramid, grid or sampling",
+        "--descriptors", metavar="NAME",
+        help="local descriptors for heads that take them: dense, feature_pyramid, grid or sampling; default: those "
+        "that the model was trained with, else dense",
     )  # fmt: skip
     method.add_argument(
         "--descriptor-option", action="append", default=[], metavar="KEY=VALUE", help="of them: sizes=[5,3,2]"
@@ -103,20 +104,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
-    from fieldmark import descriptors, heads
-    from fieldmark.cli.models import choose_device, find_model, image_size, untrained
+    from fieldmark import heads
+    from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
     from fieldmark.evaluation import evaluate_heads
 
-    names = [name for name in options.head.split(",") if name]
+    names = names_in("--head", options.head)
     head_options = options_by_head(names, options.head_option)
     for name in names:
         heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
-    extractor = descriptors.create(
-        options.descriptors, **parse_options("--descriptor-option", options.descriptor_option)
-    )
+    chosen = parse_options("--descriptor-option", options.descriptor_option)
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
+    extractor = choose_extractor(options.descriptors, chosen, facts)
     size = options.size or image_size(model, facts)
     data, support, base, episodes = _load_data(options, size, facts)
     models = {options.model: (model, facts)}
@@ -170,14 +170,14 @@ def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
         >>> parse_options("--head-option", ["metric=cosine", "k=3"])
         {'metric': 'cosine', 'k': 3}
     """
-    import yaml
+    from fieldmark.training.typed import parse_yaml
 
     out = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise FieldmarkError(f"{option} {text!r}; expected KEY=VALUE")
-        out[key] = yaml.safe_load(value)
+        out[key] = parse_yaml(value, f"{option} {text!r}")
     return out
 
 
@@ -212,6 +212,19 @@ def options_by_head(names: list[str], texts: list[str]) -> dict[str, dict[str, A
         for name in [head] if dot else names:
             out[name][option] = value
     return out
+
+
+def names_in(option: str, text: str) -> list[str]:
+    """The names of a list with commas; one at least.
+
+    Example:
+        >>> names_in("--head", "prototype, emd")
+        ['prototype', 'emd']
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise FieldmarkError(f"{option} is {text!r}; expected a name, or several with commas between them")
+    return names
 
 
 def count_or_all(option: str, text: str) -> int | None:

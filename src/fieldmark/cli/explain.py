@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     matching = parser.add_argument_group("matching")
     matching.add_argument(
-        "--descriptors", default="dense", metavar="NAME", help="dense (the default), feature_pyramid, grid or sampling"
+        "--descriptors",
+        metavar="NAME",
+        help="dense, feature_pyramid, grid or sampling; default: those that the model was trained with, else dense",
     )
     matching.add_argument("--descriptor-option", action="append", default=[], metavar="KEY=VALUE", help="of these")
     matching.add_argument("--weights", default="cross_reference", help="cross_reference (the default) or equal")
@@ -73,14 +75,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _match(options: argparse.Namespace) -> Any:
     from fieldmark.cli.evaluate import parse_options
-    from fieldmark.cli.models import choose_device, find_model, image_size
-    from fieldmark.descriptors import as_extractor
+    from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size
     from fieldmark.explain import match, read_image
 
-    extractor = as_extractor(options.descriptors, parse_options("--descriptor-option", options.descriptor_option))
+    chosen = parse_options("--descriptor-option", options.descriptor_option)
     for path in (options.query, options.support):
         read_image(path)
     model, facts = find_model(options.model, choose_device(options.device))
+    extractor = choose_extractor(options.descriptors, chosen, facts)
     size = image_size(model, facts) if options.size is None else options.size
     return match(
         model, options.query, options.support, size=size,

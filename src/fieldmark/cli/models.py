@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from fieldmark import backbones
+from fieldmark import backbones, descriptors
 from fieldmark.backbones import Encoder, load_model
+from fieldmark.descriptors import Extractor
 from fieldmark.errors import FieldmarkError
 
 
@@ -72,6 +73,14 @@ def _describe(backbone: backbones.Backbone, facts: dict[str, Any]) -> dict[str, 
         "parameters": parameters,
         **facts,
     }
+
+
+def choose_extractor(name: str | None, options: dict[str, Any], facts: dict[str, Any]) -> Extractor:
+    """The local descriptors asked for; by default those that the model was trained with, or the places of its map."""
+    known = facts.get("descriptors") or {"name": "dense", "options": {}}
+    if name is None and not options:
+        return descriptors.create(known["name"], **known["options"])
+    return descriptors.create(known["name"] if name is None else name, **options)
 
 
 def image_size(model: Encoder | backbones.Backbone, facts: dict[str, Any]) -> int | None:

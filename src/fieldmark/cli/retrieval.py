@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.cli.output import emit_json, print_table
+from fieldmark.errors import FieldmarkError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,22 +45,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
-    from fieldmark import descriptors
-    from fieldmark.cli.evaluate import count_or_all, load_query_data, parse_options
-    from fieldmark.cli.models import choose_device, find_model, image_size, untrained
+    from fieldmark.cli.evaluate import count_or_all, load_query_data, names_in, parse_options
+    from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
     from fieldmark.evaluation import evaluate_metrics
     from fieldmark.evaluation.retrieval import make_similarity
 
-    metrics = [name for name in options.metric.split(",") if name]
+    metrics: list[Any] = names_in("--metric", options.metric)
     metric_options = parse_options("--metric-option", options.metric_option)
+    if metric_options and set(metrics) == {"pooled"}:
+        raise FieldmarkError("--metric-option is for metrics on local descriptors, and --metric is pooled; add emd")
     for name in metrics:
         make_similarity(name, metric_options)  # a wrong name or option is refused before anything is loaded
     shortlist = count_or_all("--shortlist", options.shortlist)
-    extractor = descriptors.create(
-        options.descriptors, **parse_options("--descriptor-option", options.descriptor_option)
-    )
+    chosen = parse_options("--descriptor-option", options.descriptor_option)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
+    extractor = choose_extractor(options.descriptors, chosen, facts)
     data = load_query_data(options, options.size or image_size(model, facts), facts)
     models = {options.model: (model, facts)}
     for text in options.baseline:

@@ -26,6 +26,7 @@ from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval
 from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
 from fieldmark.functional.normalisation import l2_normalise
 from fieldmark.progress import track
+from fieldmark.registry import check_types
 from fieldmark.shapes import Int, Tensor
 
 Metric = Literal["pooled", "emd"]
@@ -294,6 +295,7 @@ def make_similarity(metric: str, options: Mapping[str, Any]) -> Similarity | Non
     for option in options:
         if option not in known:
             raise unknown_name(f"option of retrieval metric {metric!r}", option, known)
+    check_types(f"retrieval metric {metric}", similarity, options)
     chosen = partial(similarity, **options)
     chosen(torch.eye(2).unsqueeze(0), torch.eye(2).unsqueeze(0))  # a wrong value is refused before the long work
     return chosen

@@ -78,7 +78,8 @@ def emd_similarity(
         weight_gradient: False takes the weights as constants, as the official training with OpenCV does.
 
     Raises:
-        FieldmarkError: For shapes that do not fit, empty sets, NaN or negative weights, or an unknown option.
+        FieldmarkError: For shapes that do not fit, empty sets, NaN or negative weights, a temperature
+            of 0 or less, or an unknown option.
 
     Example:
         >>> query = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
@@ -86,6 +87,7 @@ def emd_similarity(
         >>> emd_similarity(query, support, weights="equal", centre=False)
         tensor([[12.5000,  6.2500]])
     """
+    check_temperature(temperature)
     given = _checked(query, support, query_weights, support_weights, real, variant, weights)
     shape = (*query.shape[:-2], support.shape[-3])
     options = _Options(variant, _centred(variant, centre), weights, temperature, solver, weight_gradient)
@@ -117,6 +119,7 @@ def emd_matches(
         >>> torch.allclose(found.contributions.sum((-2, -1)), found.similarity, atol=1e-4)
         True
     """
+    check_temperature(temperature)
     given = _checked(query, support, query_weights, support_weights, real, variant, weights)
     nodes, batch = query.shape[-2], query.shape[:-3]
     options = _Options(variant, _centred(variant, centre), weights, temperature, solver, weight_gradient)
@@ -308,13 +311,25 @@ def _checked(
 ) -> _Given:
     """The tensors with one leading axis, if they fit."""
     _check(query, support, real, variant, weights)
-    if query.dtype in (torch.float16, torch.bfloat16):
-        query, support = query.float(), support.float()
+    kind = torch.promote_types(torch.promote_types(query.dtype, support.dtype), torch.float32)
+    query, support = query.to(kind), support.to(kind)
     batch, pairs = math.prod(query.shape[:-3]), (*query.shape[:-2], support.shape[-3])
     mine = _expanded(query_weights, query, (*pairs, query.shape[-2]), "query_weights")
     theirs = _expanded(support_weights, query, (*pairs, support.shape[-2]), "support_weights")
     query, support = query.reshape(batch, *query.shape[-3:]), support.reshape(batch, *support.shape[-3:])
     return _Given(query, support, mine, theirs, None if real is None else real.reshape(batch, *real.shape[-2:]))
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a factor that would make all similarities alike, or turn their order round.
+
+    Example:
+        >>> check_temperature(0.0)
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: temperature is 0.0; expected a number above 0
+    """
+    if not 0 < temperature < math.inf:
+        raise FieldmarkError(f"temperature is {temperature}; expected a number above 0")
 
 
 def _expanded(weights: Tensor | None, query: Tensor, shape: tuple[int, ...], name: str) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -113,7 +114,7 @@ def check_positive(head: str, **values: float) -> None:
         fieldmark.errors.FieldmarkError: scale of head matching is 0.0; expected a number above 0
     """
     for option, value in values.items():
-        if not value > 0:
+        if not 0 < value < inf:
             raise FieldmarkError(f"{option} of head {head} is {value}; expected a number above 0")
 
 

@@ -339,6 +339,7 @@ def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
         "recipe_yaml": _without_places(recipe).to_yaml(),
         "seed": recipe.seed,
         "manifest": store.manifest.to_dict(),
+        "descriptors": {"name": recipe.descriptors.name, "options": recipe.descriptors.options},
         "training_classes": {store.manifest.name: list(store.class_names)},
         "pretraining": encoder.backbone.facts.get("pretraining", "none"),
         "provenance": provenance(),

@@ -17,7 +17,7 @@ from fieldmark.functional.transport.simplex_kernel import (
     potentials,
     replay,
 )
-from fieldmark.functional.transport.vector import array_at, fetch_add
+from fieldmark.functional.transport.vector import LANES, array_at, fetch_add, take_row
 
 TOLERANCE = 1e-12  # reduced costs above minus this part of the largest cost count as not negative
 ALL_DONE, STUCK, NOT_FINITE = 0, 1, 2
@@ -48,25 +48,6 @@ def pack_weights(supply, demand, a, b, rows, columns):
     return n, m
 
 
-@njit(fastmath={"reassoc", "nnan", "nsz"}, **OPTIONS)
-def pack_costs(cost, swap, rows, columns, n, m, width, packed):
-    """Costs between the nodes that have weight, each row padded to the width; returns the largest absolute one."""
-    largest = 0.0
-    whole = n * m == cost.size and not swap
-    for i in range(n):
-        if whole:
-            for j in range(m):
-                packed[i * width + j] = np.float64(cost[i, j])
-        else:
-            for j in range(m):
-                packed[i * width + j] = np.float64(cost[columns[j], rows[i]] if swap else cost[rows[i], columns[j]])
-        for j in range(m):
-            largest = max(largest, abs(packed[i * width + j]))
-        for j in range(m, width):
-            packed[i * width + j] = FAR
-    return largest
-
-
 @njit(fastmath={"reassoc"}, **OPTIONS)
 def is_finite(cost):
     """Whether all costs are finite, told by their sum."""
@@ -75,6 +56,42 @@ def is_finite(cost):
         for j in range(cost.shape[1]):
             total += cost[i, j]
     return np.isfinite(total)
+
+
+@njit(**OPTIONS)
+def pack_costs(cost, swap, rows, columns, n, m, width, packed, row_means, row_start, column_means):
+    """Costs between the nodes that have weight, each row padded to the width, with the means of rows and columns.
+
+    Returns the largest absolute cost, or NaN where a cost, of whatever node, is not finite.
+    """
+    whole = n * m == cost.size and not swap
+    flat = cost.reshape(cost.size)
+    vectors = m // LANES * LANES if whole else 0
+    largest = 0.0
+    check = 0.0
+    for j in range(width):
+        column_means[j] = 0.0
+    for i in range(n):
+        total, most = take_row(flat, i * m, packed, i * width, column_means, vectors)
+        largest = max(largest, most)
+        for j in range(vectors, m):
+            if whole:
+                c = np.float64(cost[i, j])
+            else:
+                c = np.float64(cost[columns[j], rows[i]] if swap else cost[rows[i], columns[j]])
+            packed[i * width + j] = c
+            column_means[j] += c
+            total += c
+            largest = max(largest, abs(c))
+        for j in range(m, width):
+            packed[i * width + j] = FAR
+        row_means[row_start + i] = total / m
+        check += total
+    for j in range(m):
+        column_means[j] /= n
+    # The costs of nodes without weight matter to nothing, but what is not finite is to be refused.
+    good = np.isfinite(check) and (n * m == cost.size or is_finite(cost))
+    return largest if good else np.nan
 
 
 @njit(**OPTIONS)
@@ -164,19 +181,23 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
         if first >= count:
             return ALL_DONE
         for problem in range(first, min(first + chunk, count)):
-            if not is_finite(cost[problem]):
-                return NOT_FINITE
             rows_weight = demand[problem] if swap else supply[problem]
             columns_weight = supply[problem] if swap else demand[problem]
             n, m = pack_weights(rows_weight, columns_weight, a, b, rows, columns)
             if n == 0 or m == 0:  # nothing to move
+                if not is_finite(cost[problem]):
+                    return NOT_FINITE
                 flow[problem] = 0.0
                 value[problem] = 0.0
                 price_absent(cost[problem], prices[problem], supply[problem], demand[problem])
                 continue
             width = (m + 7) // 8 * 8
             words = (m + 63) // 64
-            largest = pack_costs(cost[problem], swap, rows, columns, n, m, width, packed)
+            largest = pack_costs(
+                cost[problem], swap, rows, columns, n, m, width, packed, keys, (n + 7) // 8 * 8, centre
+            )
+            if np.isnan(largest):
+                return NOT_FINITE
             begin(n, m, words, parent, subtree)
             done = 0
             remember = len(trees) > 0 and n + m == nodes

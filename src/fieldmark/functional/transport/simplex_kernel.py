@@ -91,21 +91,6 @@ def replay(n, m, words, supply, demand, parent, flow, subtree, order, old_parent
     return done
 
 
-@njit(fastmath={"reassoc"}, **OPTIONS)
-def means(n, m, width, cost, row_means, offset, column_means):
-    """Mean cost of every row and column; the order of the sums is free."""
-    for j in range(width):
-        column_means[j] = 0.0
-    for i in range(n):
-        total = 0.0
-        for j in range(m):
-            total += cost[i * width + j]
-            column_means[j] += cost[i * width + j]
-        row_means[offset + i] = total / m
-    for j in range(m):
-        column_means[j] /= n
-
-
 @njit(**OPTIONS)
 def grow(n, m, width, words, cost, supply, demand, parent, flow, subtree, order, done, keys, choice, centre, tags):
     """Complete the tree by the matrix minimum of the double-centred cost; uses up supply and demand.
@@ -117,7 +102,6 @@ def grow(n, m, width, words, cost, supply, demand, parent, flow, subtree, order,
     rows = n
     columns = m
     padded = (n + 7) // 8 * 8
-    means(n, m, width, cost, keys, padded, centre)
     for k in range(done):
         if order[k] < m:
             centre[order[k]] = -FAR

@@ -38,6 +38,42 @@ class _Differences:
 
 
 @intrinsic
+def take_row(typing_context, source, start, target, offset, columns, count):
+    """Copy ``count`` numbers, a multiple of ``LANES``, as float64 to ``target[offset:]``, and add them to ``columns``.
+
+    Returns their sum and the largest absolute one; NaN shows in the sum.
+    """
+    pair = types.Tuple([types.float64, types.float64])
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lane = context.get_value_type(source.dtype)
+        vector = ir.VectorType(_DOUBLE, LANES)
+        origin = _pointer(context, builder, source, args[0], args[1])
+        copy = _pointer(context, builder, target, args[2], args[3])
+        sums = _pointer(context, builder, columns, args[4], _I64(0))
+        zero = ir.Constant(vector, [0.0] * LANES)
+        total, largest = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
+        builder.store(zero, total)
+        builder.store(zero, largest)
+        with cgutils.for_range_slice(builder, _I64(0), args[5], _I64(LANES), _I64) as (k, _):
+            value = _load(builder, origin, k, lane)
+            value = value if lane == _DOUBLE else builder.fpext(value, vector)
+            _store(builder, copy, k, value)
+            _store(builder, sums, k, builder.fadd(_load(builder, sums, k, _DOUBLE), value))
+            builder.store(builder.fadd(builder.load(total), value), total)
+            size = builder.select(builder.fcmp_ordered("<", value, zero), builder.fsub(zero, value), value)
+            builder.store(_lesser(builder, builder.fsub(zero, size), builder.load(largest)), largest)
+        added = builder.load(total)
+        for step in (4, 2, 1):
+            order = ir.Constant(ir.VectorType(_I32, LANES), [(j + step) % LANES for j in range(LANES)])
+            added = builder.fadd(added, builder.shuffle_vector(added, added, order))
+        greatest = builder.fsub(_DOUBLE(0.0), _fold(builder, builder.load(largest)))
+        return context.make_tuple(builder, pair, [builder.extract_element(added, _I32(0)), greatest])
+
+    return pair(source, types.int64, target, types.int64, columns, types.int64), emit
+
+
+@intrinsic
 def least_tagged(typing_context, a, offset, b, width, tags):
     """Least of ``a[offset + k] - b[k]`` over ``k < width``, with ``k`` in place of its lowest bits ``tags``.
 
@@ -116,8 +152,7 @@ def add_where(typing_context, a, bits, value, width):
             mask = builder.bitcast(octet, ir.VectorType(_I1, LANES))
             old = _load(builder, target, k, lane)
             new = builder.select(mask, builder.fadd(old, change), old)
-            at = builder.bitcast(builder.gep(target, [k]), new.type.as_pointer())
-            builder.store(new, at, align=_bytes(lane))
+            _store(builder, target, k, new)
         return context.get_dummy_value()
 
     return types.none(a, bits, a.dtype, types.int64), emit
@@ -138,8 +173,7 @@ def put(typing_context, a, k, value):
         bit = builder.shl(_I8(1), builder.trunc(builder.and_(args[1], _I64(LANES - 1)), _I8))
         mask = builder.bitcast(bit, ir.VectorType(_I1, LANES))
         new = builder.select(mask, _splat(builder, args[2], lane), _load(builder, target, base, lane))
-        at = builder.bitcast(builder.gep(target, [base]), new.type.as_pointer())
-        builder.store(new, at, align=_bytes(lane))
+        _store(builder, target, base, new)
         return context.get_dummy_value()
 
     return types.none(a, types.int64, a.dtype), emit
@@ -259,6 +293,11 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: An
 def _load(builder: Any, pointer: Any, index: Any, lane: Any) -> Any:
     at = builder.bitcast(builder.gep(pointer, [index]), ir.VectorType(lane, LANES).as_pointer())
     return builder.load(at, align=_bytes(lane))
+
+
+def _store(builder: Any, pointer: Any, index: Any, vector: Any) -> None:
+    at = builder.bitcast(builder.gep(pointer, [index]), vector.type.as_pointer())
+    builder.store(vector, at, align=_bytes(vector.type.element))
 
 
 def _bytes(lane: Any) -> int:
