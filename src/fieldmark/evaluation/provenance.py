@@ -27,7 +27,8 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
     """
     import torch
 
-    arguments = command if command is not None else [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0]).name.replace("__main__.py", "fieldmark")  # python -m fieldmark is the same command
+    arguments = command if command is not None else [program, *sys.argv[1:]]
     return {
         "fieldmark": __version__,
         "commit": commit(),

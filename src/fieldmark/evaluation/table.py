@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fieldmark.evaluation.results import estimate_of, load_record
+from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
 
 Made by `make results` from the JSON files in this folder; every number was measured by the command that stands with it.
-Accuracy in %, with the half width of the 95% interval over episodes; `difference` is ours minus published.
+Accuracy in %, with the half width of the 95% interval over episodes; `paired` is the difference on the same
+episodes, with its own interval; `difference` is ours minus published.
 """
 
 
@@ -49,7 +50,9 @@ def _section(record: Mapping[str, Any], file: str) -> str:
         "|---" * len(kind.columns) + "|",
     ]
     for index, row in enumerate(record["rows"]):
-        lines.append(kind.line(row, record["published"] if index == 0 or _trained(record, row) else []))
+        published = record["published"] if index == 0 or _trained(record, row) else []
+        gap = compare_rows(row, first).percent() if index else ""  # on the same episodes
+        lines.append(kind.line(row, published, gap))
     return "\n".join(lines) + "\n"
 
 
@@ -62,20 +65,22 @@ def _few_shot_protocol(row: Mapping[str, Any]) -> str:
     return f"{protocol['way']}-way {protocol['shot']}-shot, {row['count']} episodes, seed {protocol.get('seed')}"
 
 
-def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
-    return _cells(row["model"], row["head"], estimate_of(row).percent(), *_beside(row, published))
+def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in row.get("head_options", {}).items())
+    head = f"{row['head']} ({options})" if options else row["head"]
+    return _cells(row["model"], head, estimate_of(row).percent(), gap, *_beside(row, published))
 
 
 def _retrieval_protocol(row: Mapping[str, Any]) -> str:
     return f"retrieval, {row['count']} queries among {row['protocol']['gallery']} images, intervals over queries"
 
 
-def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> str:
+def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
     metric, shortlist = row["head"], row["protocol"]["shortlist"]
     if shortlist is not None:
         metric = f"{metric}, {row['descriptors']['name']}, shortlist {shortlist}"
     measures = [Estimate(**one).percent() for one in row["measures"].values()]
-    return _cells(row["model"], metric, *measures, *_beside(row, published))
+    return _cells(row["model"], metric, *measures, gap, *_beside(row, published))
 
 
 def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple[str, str]:
@@ -95,13 +100,26 @@ class _Kind(NamedTuple):
 
     columns: Sequence[str]
     protocol: Callable[[Mapping[str, Any]], str]
-    line: Callable[[Mapping[str, Any], list[Mapping[str, Any]]], str]
+    line: Callable[[Mapping[str, Any], list[Mapping[str, Any]], str], str]
 
 
 _KINDS = {
-    "few-shot": _Kind(("model", "head", "ours", "published", "difference"), _few_shot_protocol, _few_shot_line),
+    "few-shot": _Kind(
+        ("model", "head", "ours", "paired, to the first row", "published", "difference"),
+        _few_shot_protocol,
+        _few_shot_line,
+    ),
     "retrieval": _Kind(
-        ("model", "metric", "P@1", "R-Precision", "MAP@R", "P@1 published", "difference"),
+        (
+            "model",
+            "metric",
+            "P@1",
+            "R-Precision",
+            "MAP@R",
+            "P@1, paired, to the first row",
+            "P@1 published",
+            "difference",
+        ),
         _retrieval_protocol,
         _retrieval_line,
     ),
