@@ -165,7 +165,8 @@ def test_descriptors_of_the_training_are_the_default(tmp_path, capsys):
     encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3)
     known = {"descriptors": {"name": "feature_pyramid", "options": {"levels": [1]}}}
     model = save_model(tmp_path / "model.safetensors", encoder, known)
-    common = ["eval", str(model), "--data", "glyphs", "--head", "emd", "--queries", "3", "--episodes", "3", "--json", "-"]
+    common = ["eval", str(model), "--data", "glyphs", "--head", "emd", "--queries", "3", "--episodes", "3"]
+    common += ["--json", "-"]
     found = []
     for more in ([], ["--descriptors", "dense"]):
         assert cli.main([*common, *more]) == 0
