@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -76,13 +77,13 @@ class Simplex(Solver):
         value = torch.empty(count, dtype=torch.float64)
         numbers, trees = self._memory(count, n + m)
         threads, chunk = self._share(count, n * m)
-        counter = torch.zeros(1, dtype=torch.int64)
-        arrays = (*problem, flow, prices, value, counter, numbers, trees)
-        facts = [count, n, m, len(trees), chunk, int(unique), *(one.data_ptr() for one in arrays), kernel.ALL_DONE]
-        slots = torch.tensor(facts, dtype=torch.int64)
+        places = [one.data_ptr() for one in (*problem, flow, prices, value)]
+        slots = (ctypes.c_int64 * len(kernel.SLOTS))(
+            count, n, m, len(trees), chunk, unique, *places, 0, numbers.data_ptr(), trees.data_ptr(), kernel.ALL_DONE
+        )
         function: Any = kernel.solve_double if kind == torch.float64 else kernel.solve_single
-        run_on_threads(function.address, slots.data_ptr(), threads)
-        status = int(slots[-1])
+        run_on_threads(function.address, ctypes.addressof(slots), threads)
+        status = slots[-1]
         if status == kernel.NOT_FINITE:
             raise NotFiniteError
         if status == kernel.STUCK:

@@ -21,6 +21,7 @@ from fieldmark.functional.transport.vector import LANES, array_at, fetch_add, ta
 
 TOLERANCE = 1e-12  # reduced costs above minus this part of the largest cost count as not negative
 ALL_DONE, STUCK, NOT_FINITE = 0, 1, 2
+TAKEN = 12  # the place of that counter among the slots
 RECKONED = 200  # pivots after which the prices, changed by each of them, are reckoned anew from the tree
 
 
@@ -150,8 +151,8 @@ def unpack(n, m, width, packed, swap, rows, columns, parent, arcs, root, u, v, f
 
 
 @njit(**OPTIONS)
-def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, unique, numbers, trees):
-    """Solve problems until the shared counter runs past the last; returns ``ALL_DONE`` or why it stopped.
+def solve_batch(cost, supply, demand, flow, prices, value, slots, chunk, unique, numbers, trees):
+    """Solve problems until the counter in the shared slots runs past the last; returns ``ALL_DONE`` or why it stopped.
 
     Several threads run this on the same arrays: each takes ``chunk`` problems at a time. ``trees`` (K, 2, nodes)
     remembers parents and orders of K problems that are solved again and again, and ``numbers`` says which these are;
@@ -177,7 +178,7 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
     keys, centre = np.empty(2 * most_padded), np.empty(fewest_padded)
     u, v = np.empty(most), np.zeros(fewest_padded)
     while True:
-        first = fetch_add(counter, chunk)
+        first = fetch_add(slots, TAKEN, chunk)
         if first >= count:
             return ALL_DONE
         for problem in range(first, min(first + chunk, count)):
@@ -237,7 +238,7 @@ def solve_batch(cost, supply, demand, flow, prices, value, counter, chunk, uniqu
 # What the C functions are handed: the address of an array of these, arrays by their addresses.
 SLOTS = (
     "count", "n", "m", "kept", "chunk", "unique",
-    "cost", "supply", "demand", "flow", "prices", "value", "counter", "numbers", "trees", "status",
+    "cost", "supply", "demand", "flow", "prices", "value", "taken", "numbers", "trees", "status",
 )  # fmt: skip
 
 
@@ -252,7 +253,7 @@ def enter(slots, kind):
         carray(array_at(slots[9], kind), (count, n, m)),
         carray(array_at(slots[10], types.float64), (count, n + m)),
         carray(array_at(slots[11], types.float64), (count,)),
-        carray(array_at(slots[12], types.int64), (1,)),
+        slots,
         slots[4],
         slots[5] != 0,
         carray(array_at(slots[13], types.int64), (count,)),

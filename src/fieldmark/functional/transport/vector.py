@@ -190,14 +190,14 @@ def item(typing_context, a, k):
 
 
 @intrinsic
-def fetch_add(typing_context, counter, step):
-    """Add to ``counter[0]`` and give what it was, as one step that no other thread can come between."""
+def fetch_add(typing_context, counters, k, step):
+    """Add to ``counters[k]`` and give what it was, as one step that no other thread can come between."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, counter, args[0], _I64(0))
-        return builder.atomic_rmw("add", at, args[1], "seq_cst")
+        at = _pointer(context, builder, counters, args[0], args[1])
+        return builder.atomic_rmw("add", at, args[2], "seq_cst")
 
-    return types.int64(counter, types.int64), emit
+    return types.int64(counters, types.int64, types.int64), emit
 
 
 def _least_vector(builder: Any, vector: Callable[[Any], Any], lane: Any, width: Any) -> Any:
