@@ -1,12 +1,18 @@
 """`fieldmark eval` on the embedded data set and on folders, as a user would call it."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fieldmark.cli import main as cli
+
+_spec = importlib.util.spec_from_file_location("data_mocks", Path(__file__).parents[1] / "data" / "mocks.py")
+mocks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(mocks)
 
 
 def run(capsys, *arguments):
@@ -172,3 +178,47 @@ def test_descriptors_of_the_training_are_the_default(tmp_path, capsys):
         assert cli.main([*common, *more]) == 0
         found.append(json.loads(capsys.readouterr().out)["rows"][0]["descriptors"]["name"])
     assert found == ["feature_pyramid", "dense"]
+
+
+def test_runs_are_reported_with_their_median(photos, tmp_path, capsys):
+    target = tmp_path / "runs.json"
+    options = ("eval", "conv4", "--root", photos, *BASE, "--head", "logistic", "--head-option", "features=sum")
+    status, out, err = run(capsys, *options, "--runs", 3, "--interval", "student", "--json", target)
+    assert status == 0, err
+    assert "median of 3 runs with seeds 0 to 2" in " ".join(out.split())
+    row = json.loads(target.read_text())["rows"][0]
+    assert row["mean"] == np.median([one["mean"] for one in row["runs"]])
+    assert row["descriptors"]["name"] == "spatial"
+    status, out, err = run(capsys, *options, "--runs", 3, "--interval", "student", "--against", target)
+    assert status == 0, err
+    assert "0.00 ± 0.00" in out
+
+
+@pytest.mark.parametrize("option", ["--save-episodes", "--episodes-file"])
+def test_runs_and_fixed_episodes_are_refused_together(photos, tmp_path, capsys, option):
+    status, _, err = run(capsys, "eval", "conv4", "--root", photos, *BASE, "--runs", 3, option, tmp_path / "e.npz")
+    assert status == 2
+    assert f"{option} is for one set of episodes, --runs 3" in err
+    assert err.count("\n") == 1
+
+
+# Where SCL tests its models from miniImageNet (Tseng et al. 2020), in the layouts that are read, and any folder.
+@pytest.mark.parametrize("domain", ["cub-closerlook", "stanford_cars-scl", "places", "plantae", "folder"])
+def test_a_model_is_evaluated_in_other_domains(domain, tmp_path, capsys):
+    # The mocks of Places and Plantae hold one image a class; an episode needs two.
+    folders = {"places": 365, "plantae": 200, "folder": 7}
+    if domain in folders:
+        root = mocks.class_folders(tmp_path / "images", [f"class-{i:03d}" for i in range(folders[domain])], images=2)
+    else:
+        root = mocks.mock(domain, tmp_path / "images")
+    split = ("--split", "all") if domain == "folder" else ()
+    status, out, err = run(
+        capsys, "eval", "conv4", "--data", domain, "--root", root, *split, "--way", 5, "--shot", 1, "--queries", 1,
+        "--episodes", 4, "--size", 32, "--head", "logistic", "--head-option", "features=sum", "--support-copies", 2,
+        "--json", "-",
+    )  # fmt: skip
+    assert status == 0, err
+    row = json.loads(out)["rows"][0]
+    assert row["manifest"]["name"].startswith(domain.split("-")[0])
+    assert row["count"] == 4
+    assert row["support_copies"] == 2

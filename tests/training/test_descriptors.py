@@ -53,9 +53,9 @@ def test_training_validation_and_evaluation_use_them(local, stores, tmp_path, mo
     from fieldmark import evaluation
 
     validated = []
-    plain = evaluation.evaluate_few_shot
+    plain = evaluation.evaluate_heads
     monkeypatch.setattr(
-        evaluation, "evaluate_few_shot", lambda *a, **k: validated.append(k["descriptors"]) or plain(*a, **k)
+        evaluation, "evaluate_heads", lambda *a, **k: validated.append(k["descriptors"]) or plain(*a, **k)
     )
     folder = train(local("--stages.episodes.epochs", "1"), tmp_path, data=stores)
     trained = TrainLocal.made[-1].extractor
@@ -72,9 +72,9 @@ def test_a_validation_may_have_its_own(local, stores, tmp_path, monkeypatch):
     from fieldmark import evaluation
 
     validated = []
-    plain = evaluation.evaluate_few_shot
+    plain = evaluation.evaluate_heads
     monkeypatch.setattr(
-        evaluation, "evaluate_few_shot", lambda *a, **k: validated.append(k["descriptors"]) or plain(*a, **k)
+        evaluation, "evaluate_heads", lambda *a, **k: validated.append(k["descriptors"]) or plain(*a, **k)
     )
     recipe = local("--stages.episodes.validation.descriptors", "dense", "--stages.episodes.epochs", "1")
     train(recipe, tmp_path, data=stores, evaluate=False)

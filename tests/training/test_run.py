@@ -38,7 +38,7 @@ def test_a_run_leaves_a_model_its_measurements_and_its_results(tiny, stores, tmp
 
 def test_the_best_epoch_is_kept_and_starts_the_next_stage(tiny, stores, tmp_path, monkeypatch):
     scores = iter([0.9, 0.5])
-    monkeypatch.setattr(_Job, "_validate", lambda self, module: (next(scores), 0.01))
+    monkeypatch.setattr(_Job, "_validate", lambda self, module: {"val_accuracy": next(scores), "val_ci95": 0.01})
     recipe = tiny("--stages.episodes.optimizer.lr", "1e-12", "--stages.episodes.freeze", "[encoder, backbone]",
                   "--stages.episodes.objective", "cross_entropy")  # fmt: skip
     folder = train(recipe, tmp_path, data=stores, evaluate=False)
@@ -163,3 +163,27 @@ def test_a_stage_can_start_from_a_model_file_and_inherits_what_that_has_seen(tin
 def test_evaluating_on_training_classes_is_refused(tiny, stores, tmp_path):
     with pytest.raises(FieldmarkError, match="classes were in the model's training"):
         train(tiny("--evaluations.0.split", "train"), tmp_path, data=stores)
+
+
+def test_the_embedding_is_analysed_while_it_is_trained(tiny, stores, tmp_path):
+    """The columns of the last epoch are those of the finished model; they change nothing else."""
+    from fieldmark.evaluation.analysis import measure_embedding
+
+    key = "--stages.classify.validation"
+    plain, analysed = (
+        train(tiny("--name", name, f"{key}.analysis", value), tmp_path, data=stores, evaluate=False)
+        for name, value in (("plain", "false"), ("analysed", "true"))
+    )
+    rows = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (plain, analysed)]
+    assert "val_davies_bouldin" not in rows[0][0]
+    for one, other in zip(*rows, strict=True):
+        assert {key: other[key] for key in one if key != "seconds"} == {k: one[k] for k in one if k != "seconds"}
+    encoder, _ = load_model(analysed)
+    states = [load_state(analysed / "stages/classify" / name)["model"] for name in ("last.ckpt",)]
+    own = {key.removeprefix("encoder."): value for key, value in states[0].items() if key.startswith("encoder.")}
+    encoder.load_state_dict(own)
+    found = measure_embedding(encoder, stores["val"])
+    last = rows[1][1]
+    assert float(last["val_davies_bouldin"]) == pytest.approx(found["davies_bouldin"], rel=1e-4)
+    assert float(last["val_effective_rank"]) == pytest.approx(found["effective_rank"], rel=1e-4)
+    assert any((analysed / "tensorboard").rglob("events*"))

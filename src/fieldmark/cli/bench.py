@@ -15,6 +15,7 @@ BENCHMARKS = {
     "training": "images trained a second: our step against a plain PyTorch loop with loader workers",
     "augmentation": "images augmented a second: ours against torchvision and kornia",
     "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
+    "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
 }
 _OF_TRANSPORT = ("data", "root", "qpth_python")
 

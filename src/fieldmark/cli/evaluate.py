@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--queries", default="15", help="query images a class, or `all` (with --support-split)")
     protocol.add_argument("--episodes", type=int, default=600, help="how many episodes")
     protocol.add_argument("--seed", type=int, default=0, help="seed of the episodes")
+    protocol.add_argument(
+        "--runs", type=int, default=1, metavar="R",
+        help="runs with the seeds SEED, SEED + 1 ...: the median run is reported, with its own interval",
+    )  # fmt: skip
     protocol.add_argument("--episodes-file", metavar="FILE", help="use the episodes saved in FILE")
     protocol.add_argument("--save-episodes", metavar="FILE", help="save the episodes to FILE (.npz)")
     protocol.add_argument("--support-copies", type=int, default=0, metavar="K", help="augmented copies of the support")
@@ -95,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     published = published_figures(options.published)
     record = make_record(name, rows, models, published)
     if options.save_episodes:
-        next(iter(results.values())).episodes.save(options.save_episodes)
+        next(iter(results.values())).median.episodes.save(options.save_episodes)
     if not emit_json(options.json, record):
         _print(record, results, options)
         if earlier:
@@ -106,8 +110,11 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
     from fieldmark import heads
     from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
-    from fieldmark.evaluation import evaluate_heads
+    from fieldmark.evaluation import evaluate_runs
 
+    if options.runs > 1 and (options.save_episodes or options.episodes_file):
+        given = "--save-episodes" if options.save_episodes else "--episodes-file"
+        raise FieldmarkError(f"{given} is for one set of episodes, --runs {options.runs} for as many; leave one out")
     names = names_in("--head", options.head)
     head_options = options_by_head(names, options.head_option)
     for name in names:
@@ -124,14 +131,15 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
     results: dict[tuple[str, str], Any] = {}
     for key, (one, known) in models.items():
-        found = evaluate_heads(
-            one, data, dict(zip(names, names, strict=True)), way, options.shot, queries, episodes, options.seed,
-            head_options=head_options, descriptors=extractor, support_data=support,
+        found = evaluate_runs(
+            one, data, dict(zip(names, names, strict=True)), options.runs, way, options.shot, queries, episodes,
+            options.seed, head_options=head_options, descriptors=extractor, support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
         )  # fmt: skip
         results |= {(key, name): result for name, result in found.items()}
-        episodes = next(iter(found.values())).episodes
+        if options.runs == 1:
+            episodes = next(iter(found.values())).median.episodes
     return {key: known for key, (_, known) in models.items()}, results
 
 
@@ -238,19 +246,23 @@ def count_or_all(option: str, text: str) -> int | None:
 
 
 def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
-    first = next(iter(results.values()))
+    runs = next(iter(results.values()))
+    first = runs.median
     manifest, facts = first.manifest, first.episodes.facts
     lines = []
     for key, result in results.items():
-        gap = "" if result is first else result.difference(first).percent()
-        lines.append((*key, result.estimate.percent(), gap, f"{result.seconds['scoring']:.1f} s"))
+        gap = "" if result is runs else result.difference(runs).percent()
+        seconds = sum(one.seconds["scoring"] for one in result.results)
+        each = [", ".join(one.estimate.percent() for one in result.results)] if options.runs > 1 else []
+        lines.append((*key, result.estimate.percent(), *each, gap, f"{seconds:.1f} s"))
     title = (
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), "
         f"{facts['way']}-way {facts['shot']}-shot, "
-        f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, seed {facts.get('seed')}: "
-        f"{_descriptors_of(results.values())}accuracy in %, 95% interval over episodes"
+        f"{facts.get('queries') or 'all'} queries a class, {len(first.episodes)} episodes, {_seeds(runs)}: "
+        f"{_descriptors_of(one.median for one in results.values())}accuracy in %, 95% interval over episodes"
     )
-    columns = ["model", "head", "accuracy", "difference to first (paired)", "scoring"]
+    every = ["each run"] if options.runs > 1 else []
+    columns = ["model", "head", "accuracy", *every, "difference to first (paired)", "scoring"]
     print_table(title, columns, lines, right=["accuracy", "scoring"])
     for row in record["rows"][:1]:
         if row["leaked_classes"]:
@@ -260,10 +272,17 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])
 
 
+def _seeds(runs: Any) -> str:
+    """Words for the seed, or for what is made of several."""
+    if len(runs.seeds) == 1:
+        return f"seed {runs.median.episodes.facts.get('seed')}"
+    return f"median of {len(runs.seeds)} runs with seeds {runs.seeds[0]} to {runs.seeds[-1]}"
+
+
 def _descriptors_of(results: Iterable[Any]) -> str:
     """Words for the title, where local descriptors are not simply the places of the map."""
     for name, options in ((one.descriptors["name"], one.descriptors["options"]) for one in results):
-        if name not in ("pooled", "dense"):
+        if name not in ("pooled", "spatial", "dense"):
             chosen = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
             return f"local descriptors {name} ({chosen}); "
     return ""

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "train a recipe; resumes after an interruption"),
     "eval": ("evaluate", "accuracy of a model on few-shot episodes of any data set"),
     "explain": ("explain", "picture of which places of two images match, and what each match adds"),
+    "analyse": ("analyse", "look inside an embedding: neighbours, Grad-CAM, spectrum, clusters"),
     "data": ("data", "data sets by name; `data check FOLDER` examines your own images"),
     "recipes": ("recipes", "recipes that can be trained"),
     "heads": ("heads", "heads: from support set and queries to scores"),

@@ -10,7 +10,7 @@ from fieldmark.errors import FieldmarkError, unknown_name
 ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
-        "--support-copies", "--base-split", "--head", "--head-option",
+        "--support-copies", "--runs", "--base-split", "--head", "--head-option",
     ),
     "retrieval": ("--metric", "--metric-option", "--shortlist"),
 }  # fmt: skip

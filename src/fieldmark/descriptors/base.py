@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.nn.functional import adaptive_max_pool2d
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.registry import Registry
@@ -16,8 +17,9 @@ from fieldmark.shapes import Float, Tensor
 Encode = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, to maps ``(B, C, h, w)``; an encoder, for example."""
 
-Kind = Literal["pooled", "local"]
-"""``"pooled"``: the mean of the map of the whole image; ``"local"``: what the extractor makes of it."""
+Kind = Literal["pooled", "local", "spatial"]
+"""``"pooled"``: the mean of the map of the whole image; ``"local"``: what the extractor makes of it; ``"spatial"``:
+that mean, then the largest activations in the four quarters of the map (SCL's global and spatial features)."""
 
 DESCRIPTORS: Registry[Extractor] = Registry("extractor")
 
@@ -88,7 +90,10 @@ def describe(
         encode: Images to maps.
         images: ``(B, 3, H, W)``, uint8 or float in 0 to 1.
         kinds: ``"pooled"``: the mean of the whole image's map as a set of one, ``(B, 1, C)``, whatever the extractor;
-            ``"local"``: the extractor's nodes ``(B, N, C)``.
+            ``"local"``: the extractor's nodes ``(B, N, C)``; ``"spatial"``: the mean of the map and the largest
+            activations in each cell of a 2 x 2 grid, row by row, ``(B, 5, C)``, whatever the extractor. The last four,
+            flattened and scaled to unit length, are :func:`fieldmark.functional.spatial_features` up to the order of
+            their entries.
         extractor: Makes the local descriptors.
         generator: For extractors that draw at random.
 
@@ -101,11 +106,16 @@ def describe(
     """
     kinds = list(kinds)
     out: dict[Kind, Tensor] = {}
-    maps = encode(images) if "pooled" in kinds or isinstance(extractor, MapExtractor) else None
+    needs_maps = "pooled" in kinds or "spatial" in kinds or isinstance(extractor, MapExtractor)
+    maps = encode(images) if needs_maps else None
     for kind in kinds:
         if kind == "pooled":
             assert maps is not None
             out[kind] = maps.mean((-2, -1)).unsqueeze(1)
+        elif kind == "spatial":
+            assert maps is not None
+            cells = adaptive_max_pool2d(maps, 2).flatten(2).mT
+            out[kind] = torch.cat([maps.mean((-2, -1)).unsqueeze(1), cells], dim=1)
         elif isinstance(extractor, MapExtractor):
             assert maps is not None
             out[kind] = extractor.nodes(maps)

@@ -7,11 +7,13 @@ from fieldmark.evaluation.provenance import provenance
 from fieldmark.evaluation.results import compare_rows, load_record, make_record, save_record
 from fieldmark.evaluation.retrieval import RetrievalResult, evaluate_metrics, evaluate_retrieval
 from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval_measures
+from fieldmark.evaluation.runs import FewShotRuns, evaluate_runs
 from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
 
 __all__ = [
     "Estimate",
     "FewShotResult",
+    "FewShotRuns",
     "RetrievalMeasures",
     "RetrievalResult",
     "compare_rows",
@@ -21,6 +23,7 @@ __all__ = [
     "evaluate_heads",
     "evaluate_metrics",
     "evaluate_retrieval",
+    "evaluate_runs",
     "load_record",
     "make_record",
     "paired_difference",

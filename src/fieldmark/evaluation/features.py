@@ -35,8 +35,9 @@ def encode(
     Args:
         encoder: The model; put into evaluation mode while it runs.
         data: The images.
-        kinds: ``"pooled"`` (the mean of the whole image's map) and / or ``"local"`` (what ``descriptors`` make of the
-            image); where the extractor works from maps, the images are encoded once for both.
+        kinds: Some of ``"pooled"`` (the mean of the whole image's map), ``"spatial"`` (that and the largest activations
+            in its quarters) and ``"local"`` (what ``descriptors`` make of the image); where the extractor works from
+            maps, the images are encoded once for all.
         descriptors: Name of an extractor (:data:`fieldmark.descriptors.DESCRIPTORS`), or one that is made already; it
             runs in evaluation mode.
         batch_size: Images, or windows cut from images, encoded at a time; default: as many as fit well into memory

@@ -13,7 +13,7 @@ import torch
 
 from fieldmark.backbones import Backbone, Encoder
 from fieldmark.data import EpisodeIndex, ImageStore, draw_episodes
-from fieldmark.descriptors import Extractor, as_extractor
+from fieldmark.descriptors import Extractor, Kind, as_extractor
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.features import encode
 from fieldmark.evaluation.leakage import require_new_classes
@@ -46,7 +46,7 @@ class FewShotResult:
         manifest: What the images were.
         seconds: Time for encoding and for scoring.
         descriptors: Name and options of the extractor that made the head's sets; "pooled" for heads that take one
-            vector an image, the mean of the map.
+            vector an image, the mean of the map, and "spatial" for those that take SCL's global and spatial features.
     """
 
     accuracy: float
@@ -240,8 +240,14 @@ def evaluate_heads(
     interval: Interval = "normal",
     batch_size: int | None = None,
     progress: bool = True,
+    described: dict[str, dict[str, Tensor]] | None = None,
 ) -> dict[str, FewShotResult]:
-    """Several heads on the same features and the same episodes; see :func:`evaluate_few_shot` for the arguments."""
+    """Several heads on the same features and the same episodes; see :func:`evaluate_few_shot` for the arguments.
+
+    ``described`` keeps the descriptors of the plain images by role (``"query"``, ``"support"``, ``"base"``) from one
+    call to the next with the same model, data and heads. What is drawn at random is the first call's then; augmented
+    copies are made anew.
+    """
     encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     options = {key: dict((head_options or {}).get(key, {})) for key in heads}
@@ -270,9 +276,15 @@ def evaluate_heads(
     describe = partial(
         encode, encoder, kinds=kinds, descriptors=extractor, batch_size=batch_size, seed=seed, progress=progress
     )
-    query = describe(data)
-    support = _describe_support(describe, data, support_data, support_copies, support_augment, seed)
-    base = describe(base_data) if base_data is not None else None
+    described = {} if described is None else described
+    for role, images in (("query", data), ("base", base_data), ("support", None if support_copies else support_data)):
+        if images is not None and role not in described:
+            described[role] = describe(images)
+    query, base = described["query"], described.get("base")
+    source = data if support_data is None else support_data
+    support = _augmented(describe, source, support_copies, support_augment, seed)
+    if support is None and support_data is not None:
+        support = [described["support"]]
     encoding = time.perf_counter() - started
 
     results = {}
@@ -288,7 +300,7 @@ def evaluate_heads(
         seconds = {"encoding": encoding, "scoring": time.perf_counter() - started}
         results[key] = _summarise(
             predicted, index, data, name if isinstance(name, str) else type(name).__name__, options[key],
-            support_copies, leaked, seconds, interval, extractor if made[key].descriptors == "local" else None,
+            support_copies, leaked, seconds, interval, _facts_of(extractor, head.descriptors),
         )  # fmt: skip
     return results
 
@@ -299,20 +311,18 @@ def _with_normalisation(backbone: Backbone, data: ImageStore) -> Encoder:
     return Encoder(backbone, mean, std)
 
 
-def _describe_support(
+def _augmented(
     describe: Callable[..., dict[str, Tensor]],
-    data: ImageStore,
-    support_data: ImageStore | None,
+    source: ImageStore,
     copies: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None,
     seed: int,
 ) -> list[dict[str, Tensor]] | None:
-    """Descriptors for each augmented copy; None when the query descriptors serve as they are."""
+    """Descriptors for each augmented copy; None when the images serve as they are."""
     if copies < 0:
         raise FieldmarkError(f"support_copies is {copies}; expected 0 (the images themselves) or more")
     if copies == 0:
-        return None if support_data is None else [describe(support_data)]
-    source = data if support_data is None else support_data
+        return None
     if augment is None:
         from fieldmark.data.augment import scl_first
 
@@ -331,7 +341,7 @@ def _summarise(
     leaked: list[str],
     seconds: dict[str, float],
     interval: Interval,
-    extractor: Extractor | None,
+    descriptors: dict[str, Any],
 ) -> FewShotResult:
     hits = predicted == index.query_labels
     accuracies = hits.mean(axis=1)
@@ -346,13 +356,10 @@ def _summarise(
         accuracy=whole.mean, ci95=whole.ci95, episode_accuracies=accuracies, class_accuracies=per_class,
         confusion=confusion, predicted=predicted, episodes=index, head=head, head_options=options,
         support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds,
-        interval=interval, descriptors=_facts_of(extractor),
+        interval=interval, descriptors=descriptors,
     )  # fmt: skip
 
 
-def _facts_of(extractor: Extractor | None) -> dict[str, Any]:
-    return (
-        {"name": "pooled", "options": {}}
-        if extractor is None
-        else {"name": extractor.name, "options": extractor.options}
-    )
+def _facts_of(extractor: Extractor, kind: Kind) -> dict[str, Any]:
+    """What a result says of the sets of a kind."""
+    return {"name": extractor.name, "options": extractor.options} if kind == "local" else {"name": kind, "options": {}}

@@ -93,16 +93,27 @@ def estimate_of(row: Mapping[str, Any]) -> Estimate:
 
 
 def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimate:
-    """Paired difference ``first - second`` of two rows.
+    """Paired difference ``first - second`` of two rows; of several runs over the episodes of all of them.
 
     Raises:
         FieldmarkError: If the images differ (by the manifest, naming the field) or the episodes do.
     """
     require_comparable(Manifest.from_dict(first["manifest"]), Manifest.from_dict(second["manifest"]))
-    if first["episode_hash"] != second["episode_hash"]:
+    runs = _runs(first), _runs(second)
+    hashes = [[run["episode_hash"] for run in one] for one in runs]
+    if hashes[0] != hashes[1]:
         raise FieldmarkError(
             "these results used different episodes "
             f"({first['episode_hash'][:12]} and {second['episode_hash'][:12]}); "
-            "evaluate both with --episodes-file, or with the same --seed, --way, --shot and --queries"
+            "evaluate both with --episodes-file, or with the same --seed, --runs, --way, --shot and --queries"
         )
-    return paired_difference(accuracies(first), accuracies(second))
+    ours, theirs = (
+        np.concatenate([accuracies({**row, **run}) for run in one])
+        for row, one in zip((first, second), runs, strict=True)
+    )
+    return paired_difference(ours, theirs)
+
+
+def _runs(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The runs of a row; a row without any is one."""
+    return row.get("runs") or [row]

@@ -265,7 +265,8 @@ def evaluate_metrics(
             class_precision=_by_class(measures.precision_at_1.numpy(), queries.numpy(), data),
             gallery=len(data), left_out=len(data) - len(queries), beyond_shortlist=beyond if re_ranked else 0,
             metric=name, metric_options=dict(metric_options or {}) if re_ranked else {},
-            shortlist=length if re_ranked else None, descriptors=_facts_of(extractor if re_ranked else None),
+            shortlist=length if re_ranked else None,
+            descriptors=_facts_of(extractor, "local" if re_ranked else "pooled"),
             leaked_classes=leaked, manifest=data.manifest.to_dict(), query_hash=digest.hexdigest(),
             seconds={"encoding": encoding, "scoring": seconds}, interval=interval,
         )  # fmt: skip

@@ -74,6 +74,18 @@ def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", inter
     return Estimate(mean, half, n, over, interval)
 
 
+def median_run(values: Sequence[float]) -> int:
+    """Number of the run whose value is the median; of an even number of runs the lower of the two in the middle.
+
+    Example:
+        >>> median_run([0.71, 0.69, 0.70])
+        2
+    """
+    if not len(values):
+        raise FieldmarkError("a median needs at least one run")
+    return int(np.argsort(np.asarray(values, dtype=np.float64), kind="stable")[(len(values) - 1) // 2])
+
+
 def paired_difference(
     first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, interval: Interval = "normal"
 ) -> Estimate:

@@ -62,7 +62,10 @@ def _trained(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def _few_shot_protocol(row: Mapping[str, Any]) -> str:
     protocol = row["protocol"]
-    return f"{protocol['way']}-way {protocol['shot']}-shot, {row['count']} episodes, seed {protocol.get('seed')}"
+    seeds = f"seed {protocol.get('seed')}"
+    if row.get("runs"):
+        seeds = f"median of {len(row['runs'])} runs, seeds {', '.join(str(run['seed']) for run in row['runs'])}"
+    return f"{protocol['way']}-way {protocol['shot']}-shot, {row['count']} episodes, {seeds}"
 
 
 def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:

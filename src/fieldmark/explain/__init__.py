@@ -2,6 +2,7 @@
 
 from fieldmark.explain.boxes import Nodes, cell_boxes, place_nodes, pyramid_boxes
 from fieldmark.explain.flows import flows, is_readable
+from fieldmark.explain.grad_cam import grad_cam
 from fieldmark.explain.matching import Matching, match, read_image
 from fieldmark.explain.overlay import overlay
 from fieldmark.explain.picture import FORMATS, PARTS, picture, save_picture
@@ -14,6 +15,7 @@ __all__ = [
     "Nodes",
     "cell_boxes",
     "flows",
+    "grad_cam",
     "is_readable",
     "match",
     "overlay",

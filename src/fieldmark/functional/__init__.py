@@ -2,8 +2,10 @@
 
 from fieldmark.functional.attention import attention_log_probability
 from fieldmark.functional.clusters import Clusters, cluster_count, kmeans, mean_shift
+from fieldmark.functional.contrastive import contrastive_loss
 from fieldmark.functional.dense_similarity import dense_similarity
 from fieldmark.functional.distances import cosine, euclidean, similarity, squared_euclidean
+from fieldmark.functional.distillation import contrastive_distillation, knowledge_distillation
 from fieldmark.functional.emd_similarity import Matches, emd_matches, emd_similarity
 from fieldmark.functional.fusion import fused_log_probability
 from fieldmark.functional.labels import class_counts, one_hot
@@ -13,6 +15,7 @@ from fieldmark.functional.logistic import LinearModel, logistic_regression
 from fieldmark.functional.normalisation import centre_l2, l2_normalise
 from fieldmark.functional.pooling import spatial_features
 from fieldmark.functional.prototypes import class_prototypes
+from fieldmark.functional.spatial_similarity import spatial_similarity
 from fieldmark.functional.transport import TransportPlan, duality_gap, emd
 from fieldmark.functional.weights import cross_reference_weights, equal_weights, normalise_weights
 
@@ -26,6 +29,8 @@ __all__ = [
     "class_counts",
     "class_prototypes",
     "cluster_count",
+    "contrastive_distillation",
+    "contrastive_loss",
     "cosine",
     "cosine_linear",
     "cross_reference_weights",
@@ -38,6 +43,7 @@ __all__ = [
     "euclidean",
     "fused_log_probability",
     "kmeans",
+    "knowledge_distillation",
     "l2_normalise",
     "local_similarity",
     "logistic_regression",
@@ -46,5 +52,6 @@ __all__ = [
     "one_hot",
     "similarity",
     "spatial_features",
+    "spatial_similarity",
     "squared_euclidean",
 ]

@@ -12,6 +12,8 @@ from fieldmark.functional.labels import check_labels
 from fieldmark.registry import Registry
 from fieldmark.shapes import Float, Int, Tensor
 
+Kind = Literal["pooled", "local", "spatial"]
+
 HEADS: Registry[Head] = Registry("head")
 
 
@@ -23,12 +25,14 @@ class Head(nn.Module):
 
     Attributes:
         descriptors: The sets it wants: ``"pooled"`` is one vector an image (N = 1), ``"local"`` one vector a
-            location. A flat vector is a set of one, so every head takes N = 1; a pooled head averages more.
+            location, ``"spatial"`` the pooled vector and four that keep some of the layout (N = 5, see
+            :func:`fieldmark.descriptors.describe`). A flat vector is a set of one, so every head takes N = 1; a pooled
+            head averages more. An option may change it for one head, so ask the head, not its class.
         together: Episodes that it is worth handing over at once, whatever their size: more than 1 where many small
             steps would each be too short for the machine.
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]]
+    descriptors: Kind
     together: ClassVar[int] = 1
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import get_args
 
 from fieldmark import functional
 from fieldmark.functional.emd_similarity import Weighting
 from fieldmark.functional.weights import Variant
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, check_positive
 from fieldmark.heads.emd import class_mean
 from fieldmark.shapes import Tensor
 
@@ -35,7 +35,7 @@ class DenseConnections(Head):
         tensor([[0, 1]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    descriptors: Kind = "local"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -12,7 +12,7 @@ from fieldmark.functional.clusters import Clusters
 from fieldmark.functional.local_similarity import class_slots
 from fieldmark.functional.transport import SOLVERS
 from fieldmark.functional.weights import Variant
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, check_positive
 from fieldmark.shapes import Float, Int, Tensor
 
 Shots = Literal["mean", "nearest", "fusion", "merge"]
@@ -49,7 +49,7 @@ class EMD(Head):
                  [ 0.0000, 12.5000]]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    descriptors: Kind = "local"
 
     def __init__(
         self,

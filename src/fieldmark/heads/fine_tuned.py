@@ -14,20 +14,26 @@ import torch
 
 from fieldmark import functional
 from fieldmark.errors import FieldmarkError
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive, pooled
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, check_positive
+from fieldmark.heads.features import Features, kind_of, score_features
 from fieldmark.shapes import Tensor
 
 Optimiser = Literal["sgd", "adam"]
+Start = Literal["zero", "imprinted"]
 
 
 class _FineTuned(Head):
     """Options and descent that both layers share."""
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "pooled"
+    descriptors: Kind = "pooled"
     name: ClassVar[str]
 
-    def __init__(self, steps: int, lr: float, optimiser: Optimiser, weight_decay: float) -> None:
+    def __init__(
+        self, steps: int, lr: float, optimiser: Optimiser, weight_decay: float, features: Features = "global"
+    ) -> None:
         super().__init__()
+        self.descriptors = kind_of(self.name, features)
+        self.features = features
         if steps < 0 or weight_decay < 0:
             raise FieldmarkError(
                 f"steps and weight_decay of head {self.name} are {steps} and {weight_decay}; expected 0 or more"
@@ -35,6 +41,14 @@ class _FineTuned(Head):
         check_positive(self.name, lr=lr)
         check_option(self.name, "optimiser", optimiser, get_args(Optimiser))
         self.steps, self.lr, self.optimiser, self.weight_decay = steps, lr, optimiser, weight_decay
+
+    def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+        """Logits of the tuned layer; of two layers the logarithm of their joint probability."""
+        return score_features(self.features, support, query, lambda s, q: self._tuned(s, labels, q, way))
+
+    def _tuned(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+        """Logits ``(E, Q, way)`` of vectors ``(E, Q, d)`` by a layer tuned to vectors ``(E, S, d)``."""
+        raise NotImplementedError
 
     def _descend(self, parameters: list[Tensor], gradients: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
         """SGD with momentum 0.9, or Adam (0.9, 0.999), from the parameters along the gradients."""
@@ -74,6 +88,8 @@ class CosineClassifier(_FineTuned):
         optimiser: ``"sgd"`` or ``"adam"``.
         weight_decay: Decay of the weights and of that logarithm; Baseline++ has 0.001, which does nothing to cosines.
         scale: Where the scale starts.
+        features: ``"global"``, ``"spatial"``, or a classifier for each and the ``"sum"`` or ``"max"`` of their
+            probabilities, see :func:`fieldmark.heads.features.score_features` (SCL's Table B.2 imprints weights so).
 
     Example:
         >>> import torch
@@ -91,14 +107,15 @@ class CosineClassifier(_FineTuned):
         optimiser: Optimiser = "sgd",
         weight_decay: float = 0.0,
         scale: float = 10.0,
+        features: Features = "global",
     ) -> None:
-        super().__init__(steps, lr, optimiser, weight_decay)
+        super().__init__(steps, lr, optimiser, weight_decay, features)
         check_positive(self.name, scale=scale)
         self.scale = scale
 
-    def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+    def _tuned(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
         """Scaled cosines to the tuned weights."""
-        features = functional.l2_normalise(pooled(support))
+        features = functional.l2_normalise(support)
         target = functional.one_hot(labels, way, features.dtype)
 
         def gradients(parameters: list[Tensor]) -> list[Tensor]:
@@ -117,7 +134,7 @@ class CosineClassifier(_FineTuned):
         start = functional.class_prototypes(features, labels, way)
         log_scale = torch.full_like(start[:, :1, :1], self.scale).log()
         weight, log_scale = self._descend([start, log_scale], gradients)
-        return functional.cosine_linear(pooled(query), weight, log_scale.exp())
+        return functional.cosine_linear(query, weight, log_scale.exp())
 
 
 @HEADS.add("linear", "linear layer fine-tuned on the support set, from zero", source="Chen et al. 2019 (Baseline)")
@@ -133,6 +150,9 @@ class Linear(_FineTuned):
         optimiser: ``"sgd"`` or ``"adam"``.
         weight_decay: Decay of weights and bias.
         normalise: Scale the vectors to unit length first (they then need a learning rate near 1).
+        start: ``"zero"``, or ``"imprinted"``: the class means of the support vectors at unit length, as their weights
+            (Qi et al. 2018; SCL's Table B.2).
+        features: As of :class:`CosineClassifier`.
 
     Example:
         >>> import torch
@@ -150,13 +170,15 @@ class Linear(_FineTuned):
         optimiser: Optimiser = "sgd",
         weight_decay: float = 0.001,
         normalise: bool = False,
+        start: Start = "zero",
+        features: Features = "global",
     ) -> None:
-        super().__init__(steps, lr, optimiser, weight_decay)
-        self.normalise = normalise
+        super().__init__(steps, lr, optimiser, weight_decay, features)
+        check_option(self.name, "start", start, get_args(Start))
+        self.normalise, self.start = normalise, start
 
-    def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+    def _tuned(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
         """Logits of the tuned layer."""
-        support, query = pooled(support), pooled(query)
         if self.normalise:
             support, query = functional.l2_normalise(support), functional.l2_normalise(query)
         target = functional.one_hot(labels, way, support.dtype)
@@ -166,9 +188,9 @@ class Linear(_FineTuned):
             residual = (torch.softmax(support @ weight.mT + bias, -1) - target) / support.shape[1]
             return [residual.mT @ support, residual.sum(1, keepdim=True)]
 
-        start = [
-            support.new_zeros(support.shape[0], way, support.shape[2]),
-            support.new_zeros(support.shape[0], 1, way),
-        ]
-        weight, bias = self._descend(start, gradients)
+        weight = support.new_zeros(support.shape[0], way, support.shape[2])
+        if self.start == "imprinted":
+            directions = functional.l2_normalise(support)
+            weight = functional.l2_normalise(functional.class_prototypes(directions, labels, way))
+        weight, bias = self._descend([weight, support.new_zeros(support.shape[0], 1, way)], gradients)
         return query @ weight.mT + bias

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from fieldmark import functional
-from fieldmark.heads.base import HEADS, Head, check_positive, pooled
+from fieldmark.heads.base import HEADS, Head, Kind, check_positive, pooled
 from fieldmark.shapes import Tensor
 
 
@@ -25,7 +23,7 @@ class Fusion(Head):
         tensor([[0, 1]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    descriptors: Kind = "local"
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from fieldmark import functional
 from fieldmark.errors import FieldmarkError
-from fieldmark.heads.base import HEADS, Head
+from fieldmark.heads.base import HEADS, Head, Kind
 from fieldmark.shapes import Tensor
 
 
@@ -26,7 +24,7 @@ class LocalKNN(Head):
         tensor([[[0.6000, 0.8000]]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    descriptors: Kind = "local"
 
     def __init__(self, k: int = 1) -> None:
         super().__init__()

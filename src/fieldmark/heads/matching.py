@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from fieldmark import functional
-from fieldmark.heads.base import HEADS, Head, check_positive, pooled
+from fieldmark.heads.base import HEADS, Head, Kind, check_positive, pooled
 from fieldmark.shapes import Tensor
 
 
@@ -26,7 +24,7 @@ class Matching(Head):
         tensor([[0, 1]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "pooled"
+    descriptors: Kind = "pooled"
 
     def __init__(self, scale: float = 1.0, normalise_query: bool = True) -> None:
         super().__init__()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 
 from fieldmark import functional
 from fieldmark.functional.distances import METRICS, Metric
-from fieldmark.heads.base import HEADS, Head, check_option, pooled
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, pooled
 from fieldmark.shapes import Tensor
 
 
@@ -26,7 +24,7 @@ class Nearest(Head):
         tensor([[[-2., -3.]]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "pooled"
+    descriptors: Kind = "pooled"
 
     def __init__(self, metric: Metric = "squared_euclidean") -> None:
         super().__init__()

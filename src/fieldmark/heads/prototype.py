@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
 from fieldmark import functional
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.distances import METRICS, Metric
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive, pooled
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, check_positive, pooled
 from fieldmark.shapes import Float, Tensor
 
 Transform = Literal["none", "l2", "centre_l2"]
@@ -42,7 +42,7 @@ class Prototype(Head):
         tensor([[[-1., -9.]]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "pooled"
+    descriptors: Kind = "pooled"
     centre: Tensor | None
 
     def __init__(

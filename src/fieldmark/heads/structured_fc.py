@@ -6,7 +6,7 @@ The gradient is written out, so that all classes of all episodes take a step tog
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -17,7 +17,7 @@ from fieldmark.functional.emd_similarity import Weighting
 from fieldmark.functional.transport import SOLVERS
 from fieldmark.functional.transport.simplex import Simplex
 from fieldmark.functional.weights import CODE_OFFSET, Variant, normalise_weights
-from fieldmark.heads.base import HEADS, Head, check_option, check_positive
+from fieldmark.heads.base import HEADS, Head, Kind, check_option, check_positive
 from fieldmark.heads.emd import class_mean
 from fieldmark.shapes import Float, Int, Tensor
 
@@ -62,7 +62,7 @@ class StructuredFC(Head):
         tensor([[0, 1]])
     """
 
-    descriptors: ClassVar[Literal["pooled", "local"]] = "local"
+    descriptors: Kind = "local"
     together: ClassVar[int] = 8
 
     def __init__(

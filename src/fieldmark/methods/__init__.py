@@ -2,7 +2,7 @@
 
 Example:
     >>> names()
-    ['cross_entropy', 'deepemd', 'head', 'matching_net', 'metric_learning', 'protonet']
+    ['cross_entropy', 'deepemd', 'distillation', 'head', 'matching_net', 'metric_learning', 'protonet', 'scl']
     >>> create("protonet", scale=0.5).sampling
     'episodes'
 """
@@ -10,19 +10,23 @@ Example:
 from fieldmark.methods.base import OBJECTIVES, Batch, Encode, EpisodeBatch, ImageBatch, Objective
 from fieldmark.methods.cross_entropy import CrossEntropy
 from fieldmark.methods.deepemd import DeepEMD
+from fieldmark.methods.distillation import Distillation
 from fieldmark.methods.head_episodes import HeadEpisodes
 from fieldmark.methods.matching_net import MatchingNet
 from fieldmark.methods.metric_learning import MetricLearning
 from fieldmark.methods.protonet import ProtoNet
+from fieldmark.methods.scl import SCL
 
 create = OBJECTIVES.create
 names = OBJECTIVES.names
 
 __all__ = [
     "OBJECTIVES",
+    "SCL",
     "Batch",
     "CrossEntropy",
     "DeepEMD",
+    "Distillation",
     "Encode",
     "EpisodeBatch",
     "HeadEpisodes",

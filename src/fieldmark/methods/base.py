@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,13 +19,19 @@ Encode = Callable[[Tensor], Tensor]
 class ImageBatch:
     """Images with the numbers of their classes.
 
+    With several views, every image is there ``views`` times, each time augmented in its own way: first the first view
+    of all images, then the second of all in the same order, so that ``images[i]`` and ``images[i + B / views]`` are
+    two views of one image.
+
     Attributes:
         images: ``(B, 3, H, W)`` in [0, 1], augmented.
-        labels: ``(B,)`` classes, 0 to the number of training classes - 1.
+        labels: ``(B,)`` classes, 0 to the number of training classes - 1; repeated for every view.
+        views: How often each image is there; divides B.
     """
 
     images: Float[Tensor, "B 3 H W"]
     labels: Int[Tensor, "B"]
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class EpisodeBatch:
         query: ``(E, Q, 3, H, W)``.
         query_labels: ``(E, Q)``.
         way: Classes in an episode.
+        second: ``(E, S + Q, 3, H, W)``: all support images, then all queries, augmented in another way; for auxiliary
+            losses that compare two views. None where the recipe has no ``second_view``.
     """
 
     support: Float[Tensor, "E S 3 H W"]
@@ -45,6 +53,7 @@ class EpisodeBatch:
     query: Float[Tensor, "E Q 3 H W"]
     query_labels: Int[Tensor, "E Q"]
     way: int
+    second: Float[Tensor, "E N 3 H W"] | None = None
 
 
 Batch = ImageBatch | EpisodeBatch
@@ -58,9 +67,12 @@ class Objective(nn.Module):
 
     Attributes:
         sampling: Whether it is fed with :class:`ImageBatch` (``"images"``) or :class:`EpisodeBatch` (``"episodes"``).
+        needs_teacher: Whether it learns from a finished model; such an objective is given one by :meth:`set_teacher`
+            before the first batch.
     """
 
     sampling: ClassVar[Literal["images", "episodes"]] = "images"
+    needs_teacher: ClassVar[bool] = False
 
     def setup(self, channels: int, classes: int) -> None:
         """Build what depends on the maps' channels and the number of training classes; most need nothing.
@@ -68,6 +80,14 @@ class Objective(nn.Module):
         Args:
             channels: Channels C of the backbone's maps.
             classes: Number of training classes.
+        """
+
+    def set_teacher(self, encoder: nn.Module, learned: Mapping[str, Tensor]) -> None:
+        """Take a finished model to learn from; only objectives that need one do anything with it.
+
+        Args:
+            encoder: The model; the objective may keep it, and does not change it.
+            learned: What the objective that trained it had learned, by the names of its state ("classifier.weight").
         """
 
     def forward(self, encode: Encode, batch: Batch) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from fieldmark.training.checkpoints import restore, save_state, training_state
 from fieldmark.training.module import TrainingModule
 
 Row = dict[str, float | int | str]
-Validate = Callable[[TrainingModule], tuple[float, float]]
+Validate = Callable[[TrainingModule], dict[str, float]]
 
 SAVE_EVERY = 300.0  # seconds between checkpoints inside an epoch
 LOOK_EVERY = 50  # steps between looks at the loss on an accelerator, each of which waits for it
@@ -45,7 +45,8 @@ class Epochs(lightning.Callback):
         folder: The stage's folder.
         stage: Its name.
         epochs: How many there are.
-        validate: Accuracy and 95% interval of the module on the validation episodes; None: the last epoch is best.
+        validate: What is measured on the validation images, by column of ``metrics.csv``: ``val_accuracy``, which
+            decides, ``val_ci95`` and what else there is; None: the last epoch is best.
         every: Epochs between two validations; the last epoch always is validated.
         state: What an interrupted run saved, or None.
         earlier: Rows of the stages before, for ``metrics.csv``.
@@ -123,8 +124,9 @@ class Epochs(lightning.Callback):
             # One process measures: batch statistics differ slightly between processes, the others must not disagree.
             found = self.validate(module) if trainer.is_global_zero else None
             module.train()
-            accuracy, ci95 = trainer.strategy.broadcast(found)  # type: ignore[misc]
-            row["val_accuracy"], row["val_ci95"] = accuracy, ci95
+            measured: dict[str, float] = trainer.strategy.broadcast(found)  # type: ignore[arg-type]
+            row.update(measured)
+            accuracy = measured["val_accuracy"]
             better = self.best is None or accuracy > self.best
             if better:
                 self.best = accuracy

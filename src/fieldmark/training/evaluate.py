@@ -48,7 +48,7 @@ def _rows(
     recipe: Recipe, spec: EvaluationSpec, encoder: Encoder, facts: dict[str, Any], load: Load
 ) -> list[dict[str, Any]]:
     from fieldmark import heads
-    from fieldmark.evaluation import evaluate_heads
+    from fieldmark.evaluation import evaluate_runs
 
     names = {str(number): head.name for number, head in enumerate(spec.heads)}
     options = {str(number): head.options for number, head in enumerate(spec.heads)}
@@ -56,9 +56,10 @@ def _rows(
     store = load(spec.split, spec.data)
     episodes = own_episodes((spec.data or recipe.data).name, store) or spec.episodes
     descriptors = spec.descriptors or recipe.descriptors
-    results = evaluate_heads(
-        encoder, store, names, spec.way, spec.shot, spec.queries, episodes, spec.seed,
-        head_options=options, descriptors=descriptors.name, descriptor_options=descriptors.options, facts=facts,
+    results = evaluate_runs(
+        encoder, store, names, spec.runs, spec.way, spec.shot, spec.queries, episodes, spec.seed,
+        support_copies=spec.support_copies, head_options=options, descriptors=descriptors.name,
+        descriptor_options=descriptors.options, facts=facts,
         base_data=load(recipe.data.train, None) if needs_base else None,
     )  # fmt: skip
     return [{"model": recipe.name, **result.to_dict()} for result in results.values()]

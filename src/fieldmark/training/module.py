@@ -34,6 +34,7 @@ class TrainingModule(lightning.LightningModule):
         stage: Optimiser, schedule and what is frozen.
         key: Seed and stage, the root of all random choices.
         steps_per_epoch: For the schedule.
+        second: Likewise, for the second view of every image; None: there is one view.
 
     Raises:
         FieldmarkError: If a ``freeze`` pattern fits no module, or nothing is left to train.
@@ -47,12 +48,13 @@ class TrainingModule(lightning.LightningModule):
         stage: Stage,
         key: tuple[int | str, ...],
         steps_per_epoch: int,
+        second: Augment | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run faster in this layout on CPU and, in mixed precision, on GPU; values are the same.
         self.encoder = encoder.to(memory_format=torch.channels_last)
         self.objective = objective
-        self.augment = augment
+        self.augment, self.second = augment, second
         self.stage, self.key, self.steps_per_epoch = stage, key, steps_per_epoch
         self.sums: dict[str, Tensor] = {}
         self._generator: torch.Generator | None = None
@@ -95,20 +97,32 @@ class TrainingModule(lightning.LightningModule):
         return out["loss"]
 
     def _prepare(self, batch: dict[str, Any], seed: int) -> Batch:
-        images = batch["images"]
-        if self.augment is not None:
-            if self._generator is None:
-                self._generator = torch.Generator(device=images.device)
-            images = self.augment(images, self._generator.manual_seed(seed))
-        else:
-            images = images.float() / 255
+        images, second = self._views(batch["images"], seed)
         if "labels" in batch:
-            return ImageBatch(images, batch["labels"])
+            labels = batch["labels"]
+            if second is None:
+                return ImageBatch(images, labels)
+            return ImageBatch(torch.cat([images, second]), labels.repeat(2), views=2)
         episodes, shots = batch["support_labels"].shape
         images = images.unflatten(0, (episodes, -1))
         return EpisodeBatch(
-            images[:, :shots], batch["support_labels"], images[:, shots:], batch["query_labels"], batch["way"]
-        )
+            images[:, :shots], batch["support_labels"], images[:, shots:], batch["query_labels"], batch["way"],
+            None if second is None else second.unflatten(0, (episodes, -1)),
+        )  # fmt: skip
+
+    def _views(self, images: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
+        """The images as they are trained on, and their second view; one generator after the other serves both."""
+        if self._generator is None:
+            self._generator = torch.Generator(device=images.device)
+        generator = self._generator.manual_seed(seed)
+        first = images.float() / 255 if self.augment is None else self.augment(images, generator)
+        second = None if self.second is None else self.second(images, generator)
+        if second is not None and second.shape != first.shape:
+            raise FieldmarkError(
+                f"stage {self.stage.name!r}: the first view has {tuple(first.shape[-2:])} pixels and the second "
+                f"{tuple(second.shape[-2:])}; end both augmentation and second_view with images of one size"
+            )
+        return first, second
 
     def _groups(self) -> list[Any]:
         """What is trained; what the objective itself learns apart, if it has a learning rate of its own."""

@@ -207,12 +207,19 @@ def check_names(recipe: Recipe) -> None:
     for key in recipe.trainer:
         if key not in TRAINER_KEYS:
             raise unknown_name("recipe key", f"trainer.{key}", [f"trainer.{name}" for name in TRAINER_KEYS])
-    for stage in recipe.stages:
-        methods.create(stage.objective.name, **stage.objective.options)
+    for number, stage in enumerate(recipe.stages):
+        objective = methods.create(stage.objective.name, **stage.objective.options)
+        if objective.needs_teacher and stage.teacher == "previous" and number == 0:
+            raise FieldmarkError(
+                f"recipe key stages.{stage.name}.teacher is 'previous', and no stage is before it; expected the path "
+                f"of a run folder, or a stage before it that trains the teacher of objective {stage.objective.name!r}"
+            )
         if stage.validation is not None:
             heads.create(stage.validation.head.name, **stage.validation.head.options)
-        create_pipeline(stage.augmentation or [], recipe.data.size or 32)
-    create_pipeline(recipe.augmentation, recipe.data.size or 32)
+        for changes in (stage.augmentation, stage.second_view):
+            create_pipeline(changes or [], recipe.data.size or 32)
+    for changes in (recipe.augmentation, recipe.second_view):
+        create_pipeline(changes, recipe.data.size or 32)
     for one in recipe.evaluations:
         for head in one.heads:
             heads.create(head.name, **head.options)

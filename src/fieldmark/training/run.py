@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from fieldmark.training.callbacks import Bar, Epochs, Interruptions, StopAfterSt
 from fieldmark.training.checkpoints import load_state
 from fieldmark.training.evaluate import run_evaluations
 from fieldmark.training.folder import RunFolder
+from fieldmark.training.handover import Finished, find_teacher, take_result
 from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank
 from fieldmark.training.module import TrainingModule
 from fieldmark.training.recipe import Recipe, find_logger
@@ -84,14 +86,16 @@ def train(
     encoder = _new_encoder(recipe, splits, derive(recipe.seed, "weights"))
     facts = _facts(recipe, splits, encoder)
     outcomes: list[dict[str, Any]] = []
-    before: dict[str, Any] | None = None
+    before: Finished | None = None
     for stage in recipe.stages:
+        # The teacher comes first: the stage may go on training the very model that the stage before left.
+        teacher, taught_by = find_teacher(stage, before)
         encoder, started_from = _starting_point(recipe, stage, splits, encoder)
-        facts = _with_origin(facts, started_from)
+        facts = _with_origin(_with_origin(facts, started_from), taught_by)
         rows = [row for one in outcomes for row in one["rows"]]
-        job = _Job(recipe, stage, splits, encoder, folder, before, rows, callbacks)
+        job = _Job(recipe, stage, splits, encoder, folder, before, rows, callbacks, teacher)
         outcome = folder.outcome(stage.name) or job.run()
-        before = _take_result(folder, stage, outcome, encoder)
+        before = take_result(folder, stage, outcome, encoder)
         outcomes.append(outcome)
     encoder.eval().requires_grad_(True)
     if not is_main_process():
@@ -100,8 +104,20 @@ def train(
     if not folder.model.exists():
         save_model(folder.model, encoder, facts)
     if evaluate:
-        run_evaluations(recipe, encoder.to(_device(recipe)), facts, splits.get, folder.results)
+        _evaluate(recipe, encoder.to(_device(recipe)), facts, splits, folder)
     return folder.path
+
+
+def _evaluate(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], splits: _Splits, folder: RunFolder) -> None:
+    """The evaluations of the finished model, and those of what its earlier stages left."""
+    for name in dict.fromkeys(one.stage for one in recipe.evaluations):
+        chosen = replace(recipe, evaluations=[one for one in recipe.evaluations if one.stage == name])
+        model, known = encoder, facts
+        if name is not None:
+            number = [stage.name for stage in recipe.stages].index(name)
+            model, known = copy.deepcopy(encoder), {**facts, "stages": facts["stages"][: number + 1]}
+            take_result(folder, recipe.stages[number], facts["stages"][number], model)
+        run_evaluations(chosen, model, known, splits.get, folder.results)
 
 
 class _Splits:
@@ -140,9 +156,10 @@ class _Job:
     splits: _Splits
     encoder: Encoder
     folder: RunFolder
-    before: dict[str, Any] | None
+    before: Finished | None
     earlier: list[dict[str, Any]]
     callbacks: Sequence[lightning.Callback] = ()
+    teacher: Finished | None = None
 
     def run(self) -> dict[str, Any]:
         key = (self.recipe.seed, self.stage.name)
@@ -178,8 +195,9 @@ class _Job:
         batches = self._batches(key, Rank(trainer.global_rank, trainer.world_size), epochs.step)
         callbacks.append(bar := Bar(self.stage.name, batches, epochs))
         trainer.callbacks.append(bar)  # type: ignore[attr-defined]
+        first, second = self._augment()
         module = TrainingModule(
-            self.encoder, self._objective(key), self._augment(), self.stage, key, batches.steps_per_epoch
+            self.encoder, self._objective(key), first, self.stage, key, batches.steps_per_epoch, second
         )
         return epochs, module, batches, trainer
 
@@ -198,36 +216,44 @@ class _Job:
             objective.extractor = descriptors.create(spec.name, **spec.options)
         torch.manual_seed(derive(*key, "objective"))
         objective.setup(self.encoder.channels, len(self.splits.train.class_names))
-        if (
-            self.before is not None
-            and self.before["objective"] == self.stage.objective
-            and self.stage.start == "previous"
-        ):
-            objective.load_state_dict(
-                self.before["weights"]
-            )  # the next phase of the same method goes on with its parts
+        if self.before is not None and self.before.objective == self.stage.objective and self.stage.start == "previous":
+            objective.load_state_dict(self.before.weights)  # the next phase of the same method goes on with its parts
+        if objective.needs_teacher:
+            assert self.teacher is not None
+            objective.set_teacher(self.teacher.encoder, self.teacher.weights)
         return objective
 
-    def _augment(self) -> Any:
-        specs = self.recipe.augmentation if self.stage.augmentation is None else self.stage.augmentation
-        if not specs:
-            return None
+    def _augment(self) -> list[Any]:
+        """How the first and the second view are made; None: not at all."""
         from fieldmark.data.augment import create_pipeline
 
-        return create_pipeline(specs, self.recipe.data.crop or min(self.splits.train.size))
+        size = self.recipe.data.crop or min(self.splits.train.size)
+        given = (
+            (self.stage.augmentation, self.recipe.augmentation),
+            (self.stage.second_view, self.recipe.second_view),
+        )
+        views = [everywhere if own is None else own for own, everywhere in given]
+        return [create_pipeline(specs, size) if specs else None for specs in views]
 
-    def _validate(self, module: TrainingModule) -> tuple[float, float]:
-        from fieldmark.evaluation import evaluate_few_shot
+    def _validate(self, module: TrainingModule) -> dict[str, float]:
+        from fieldmark.evaluation import evaluate_heads
 
         spec = self.stage.validation
         assert spec is not None
         extractor = spec.descriptors or self.recipe.descriptors
-        result = evaluate_few_shot(
-            module.encoder, self.splits.val, spec.way, spec.shot, spec.queries, spec.episodes, self.recipe.seed,
-            spec.head.name, spec.head.options, descriptors=extractor.name, descriptor_options=extractor.options,
-            progress=False,
-        )  # fmt: skip
-        return float(result.accuracy), float(result.ci95)
+        described: dict[str, dict[str, Any]] = {}
+        result = evaluate_heads(
+            module.encoder, self.splits.val, {"": spec.head.name}, spec.way, spec.shot, spec.queries, spec.episodes,
+            self.recipe.seed, head_options={"": spec.head.options}, descriptors=extractor.name,
+            descriptor_options=extractor.options, progress=False, described=described,
+        )[""]  # fmt: skip
+        measured = {"val_accuracy": float(result.accuracy), "val_ci95": float(result.ci95)}
+        if spec.analysis:
+            from fieldmark.evaluation.analysis import measure_embedding
+
+            found = measure_embedding(module.encoder, self.splits.val, described["query"])
+            measured |= {f"val_{name}": value for name, value in found.items()}
+        return measured
 
     def _fit(self, trainer: lightning.Trainer, module: TrainingModule, batches: Any, epochs: Epochs) -> None:
         with warnings.catch_warnings():
@@ -319,15 +345,6 @@ def _starting_point(
             f"{found.options}; the recipe's is {wanted.name!r} with {wanted.options}"
         )
     return loaded.train().requires_grad_(True), facts
-
-
-def _take_result(folder: RunFolder, stage: Stage, outcome: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
-    """Put the finished stage's best weights into the encoder; what its objective learned goes to the next stage."""
-    weights = load_state(folder.stage(stage.name) / outcome["checkpoint"])["model"]
-    own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
-    encoder.load_state_dict(own)
-    rest = {key.removeprefix("objective."): value for key, value in weights.items() if key.startswith("objective.")}
-    return {"objective": stage.objective, "weights": rest}
 
 
 def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:

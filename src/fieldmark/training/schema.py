@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from fieldmark.errors import FieldmarkError
+from fieldmark.errors import FieldmarkError, unknown_name
 
 Options = dict[str, Any]
 
@@ -111,6 +111,8 @@ class ValidationSpec:
         every: Epochs between two validations; the last epoch is always validated.
         head: Scores the episodes.
         descriptors: What a head on local descriptors is given; default: the recipe's.
+        analysis: Whether the Davies-Bouldin index and the effective rank of the validation images' embedding are
+            measured as well (``val_davies_bouldin``, ``val_effective_rank``).
     """
 
     way: int = 5
@@ -120,6 +122,7 @@ class ValidationSpec:
     every: int = 1
     head: NamedSpec = field(default_factory=lambda: NamedSpec("prototype"))
     descriptors: NamedSpec | None = None
+    analysis: bool = False
 
 
 @dataclass
@@ -139,8 +142,11 @@ class Stage:
         freeze_statistics: Whether the batch norms (and dropout) of frozen modules stay in evaluation mode as well.
         start: ``previous`` (the best model of the stage before; for the first stage: fresh weights), ``scratch``, or
             the path of a model file or run folder.
+        teacher: For objectives that learn from a model: ``previous`` (the best model of the stage before), or the path
+            of a run folder or model file.
         validation: Meta-validation; without it the last epoch is the result.
         augmentation: In place of the recipe's.
+        second_view: In place of the recipe's; an empty list: one view.
     """
 
     name: str
@@ -155,8 +161,10 @@ class Stage:
     freeze: list[str] = field(default_factory=list)
     freeze_statistics: bool = True
     start: str = "previous"
+    teacher: str = "previous"
     validation: ValidationSpec | None = None
     augmentation: list[str | Options] | None = None
+    second_view: list[str | Options] | None = None
 
 
 @dataclass
@@ -170,9 +178,12 @@ class EvaluationSpec:
         shot: Support images a class.
         queries: Query images a class.
         episodes: How many.
+        runs: So many times, with the seeds ``seed``, ``seed + 1`` and so on; the median run is the result.
         seed: Of the episodes; not the training's, so that all methods are tested on the same ones.
+        support_copies: Replace every support image by so many augmented copies.
         heads: Heads to score with, all on the same episodes.
         descriptors: What heads on local descriptors are given; default: the recipe's.
+        stage: Evaluate the best model of this stage; default: the finished model.
         name: Name of the results file; default: made from the rest.
     """
 
@@ -182,9 +193,12 @@ class EvaluationSpec:
     shot: int = 1
     queries: int = 15
     episodes: int = 600
+    runs: int = 1
     seed: int = 0
+    support_copies: int = 0
     heads: list[NamedSpec] = field(default_factory=lambda: [NamedSpec("prototype")])
     descriptors: NamedSpec | None = None
+    stage: str | None = None
     name: str | None = None
 
     def title(self, data_name: str) -> str:
@@ -195,7 +209,8 @@ class EvaluationSpec:
             'glyphs_test_5way_5shot'
         """
         name = self.data.name if self.data is not None else data_name
-        return self.name or f"{name}_{self.split}_{self.way}way_{self.shot}shot"
+        after = f"_{self.stage}" if self.stage else ""
+        return self.name or f"{name}_{self.split}_{self.way}way_{self.shot}shot{after}"
 
 
 @dataclass
@@ -210,6 +225,8 @@ class Recipe:
         seed: Root of every random choice.
         augmentation: Changes of the training images (:data:`fieldmark.data.augment.AUGMENTATIONS`): names, or
             mappings of ``name`` and options.
+        second_view: Not empty: every training image is there a second time, changed by these; the first view is that of
+            ``augmentation``. For objectives that compare views.
         descriptors: What heads on local descriptors are given (:data:`fieldmark.descriptors.DESCRIPTORS`), in training
             on episodes, in validation and in evaluation.
         evaluations: Run on the finished model.
@@ -230,6 +247,7 @@ class Recipe:
     stages: list[Stage]
     seed: int = 0
     augmentation: list[str | Options] = field(default_factory=list)
+    second_view: list[str | Options] = field(default_factory=list)
     descriptors: NamedSpec = field(default_factory=lambda: NamedSpec("dense"))
     evaluations: list[EvaluationSpec] = field(default_factory=list)
     trainer: Options = field(default_factory=dict)
@@ -266,8 +284,11 @@ def check_values(recipe: Recipe) -> None:
     for stage in recipe.stages:
         _check_stage(stage)
     for number, one in enumerate(recipe.evaluations):
-        for key in ("way", "shot", "queries", "episodes"):
+        for key in ("way", "shot", "queries", "episodes", "runs"):
             _at_least(f"evaluations.{number}.{key}", getattr(one, key), 2 if key == "way" else 1)
+        _at_least(f"evaluations.{number}.support_copies", one.support_copies, 0)
+        if one.stage is not None and one.stage not in names:
+            raise unknown_name(f"stage of recipe key evaluations.{number}.stage", one.stage, names)
         if not one.heads:
             raise FieldmarkError(f"recipe key evaluations.{number}.heads is empty; expected at least one head")
     titles = [one.title(recipe.data.name) for one in recipe.evaluations]
