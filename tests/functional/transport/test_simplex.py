@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import fieldmark
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.transport import SOLVERS, duality_gap, emd
 
@@ -191,6 +194,21 @@ def test_compiled_code_is_cached_between_processes(tmp_path):
     assert float(second) < 4 < float(first)
 
 
+@pytest.mark.slow
+def test_compiled_code_is_renewed_when_any_of_its_files_changes(tmp_path):
+    """Numba itself looks only at the file of the function that it keeps."""
+    package = tmp_path / "fieldmark"
+    shutil.copytree(Path(fieldmark.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    place = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    _, *answer = run(1, **place)
+    with (package / "functional/transport/vector.py").open("a") as file:
+        file.write("# changed\n")
+    compiled, *again = run(1, **place)
+    kept, *_ = run(1, **place)
+    assert answer == again
+    assert float(kept) < 4 < float(compiled)
+
+
 def test_two_python_threads_at_once(problems):
     given = [problems("plane", 400, 16, 16, seed) for seed in range(2)]
     expected = [emd(*one).flow for one in given]
@@ -312,3 +330,44 @@ def test_a_warm_start_ends_where_a_cold_one_does(problems, oracle, kind, step):
         cost = cost + step * cost.std() * torch.randn(cost.shape, generator=generator, dtype=cost.dtype)
         factor = 1 + step * torch.rand(supply.shape, generator=generator, dtype=cost.dtype)
         supply = supply * factor * (supply.sum(-1) / (supply * factor).sum(-1)).unsqueeze(-1)
+
+
+def test_warm_starts_of_small_problems_whose_totals_meet_up_to_rounding(oracle):
+    """Residuals that are 0 but for rounding once let an earlier tree take all rows."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(25):
+        n, m = (int(size) for size in torch.randint(2, 7, (2,), generator=generator))
+        solver = SOLVERS.create("simplex", warm_start=True, threads=1)
+        cost = torch.rand(100, n, m, generator=generator).double()
+        for _ in range(4):
+            sides = [(torch.rand(100, size, generator=generator) * 3).floor().double() + 1 for size in (n, m)]
+            supply, demand = (one / one.sum(1, keepdim=True) * (1 / 3) for one in sides)
+            plan = emd(cost, supply, demand, solver=solver)
+            torch.testing.assert_close(plan.value, oracle(cost, supply, demand), rtol=1e-9, atol=1e-15)
+            torch.testing.assert_close(plan.flow.sum(-1), supply, rtol=0, atol=1e-15)
+            torch.testing.assert_close(plan.flow.sum(-2), demand, rtol=0, atol=1e-15)
+            cost = cost + 0.05 * torch.randn(cost.shape, generator=generator).double()
+
+
+FLUSHED = """
+import torch
+from fieldmark.functional import emd
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+for n in (3, 9, 25, 70):
+    points = torch.rand(20, n, 4, generator=generator).double()
+    supply = torch.rand(20, n, generator=generator).double() + 0.1
+    for cost in ((torch.rand(20, n, n, generator=generator) * 3).floor().double(), torch.cdist(points, points),
+                 torch.full((20, n, n), 2.5).double(), torch.zeros(20, n, n).double()):
+        torch.set_flush_denormal(False)
+        expected = emd(cost, supply, supply.flip(1))
+        torch.set_flush_denormal(True)
+        plan = emd(cost, supply, supply.flip(1))
+        assert (plan.value - expected.value).abs().max() < 1e-12
+"""
+
+
+def test_a_processor_that_flushes_denormal_numbers():
+    """Differences that are exactly 0 keep the place that stands in their lowest bits."""
+    done = subprocess.run([sys.executable, "-c", FLUSHED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -78,12 +78,12 @@ class Simplex(Solver):
         numbers, trees = self._memory(count, n + m)
         threads, chunk = self._share(count, n * m)
         places = [one.data_ptr() for one in (*problem, flow, prices, value)]
-        slots = (ctypes.c_int64 * len(kernel.SLOTS))(
+        slots = (ctypes.c_int64 * kernel.SLOTS)(
             count, n, m, len(trees), chunk, unique, *places, 0, numbers.data_ptr(), trees.data_ptr(), kernel.ALL_DONE
         )
         function: Any = kernel.solve_double if kind == torch.float64 else kernel.solve_single
         run_on_threads(function.address, ctypes.addressof(slots), threads)
-        status = slots[-1]
+        status = slots[kernel.STATUS]
         if status == kernel.NOT_FINITE:
             raise NotFiniteError
         if status == kernel.STUCK:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numba import carray, cfunc, njit, types
 
@@ -21,8 +25,13 @@ from fieldmark.functional.transport.vector import LANES, array_at, fetch_add, ta
 
 TOLERANCE = 1e-12  # reduced costs above minus this part of the largest cost count as not negative
 ALL_DONE, STUCK, NOT_FINITE = 0, 1, 2
-TAKEN = 12  # the place of that counter among the slots
 RECKONED = 200  # pivots after which the prices, changed by each of them, are reckoned anew from the tree
+
+# What the C functions are handed: the address of an array of these, arrays by their addresses.
+SLOTS = 16
+(
+    COUNT, N, M, KEPT, CHUNK, UNIQUE, COST, SUPPLY, DEMAND, FLOW, PRICES, VALUE, TAKEN, NUMBERS, TREES, STATUS,
+) = range(SLOTS)  # fmt: skip
 
 
 @njit(**OPTIONS)
@@ -206,12 +215,13 @@ def solve_batch(cost, supply, demand, flow, prices, value, slots, chunk, unique,
                 old = trees[numbers[problem]]
                 done = replay(n, m, words, a, b, parent, arcs, subtree, order, old[0], old[1])
             root = grow(
-                n, m, width, words, packed, a, b, parent, arcs, subtree, order, done, keys, choice, centre, tags
-            )
+                n, m, width, words, packed, largest, a, b, parent, arcs, subtree, order, done, keys, choice, centre,
+                tags,
+            )  # fmt: skip
             potentials(m, width, packed, parent, order, n + m - 1, root, v, u)
             limit = 1000 + 20 * n * m
             pivots = optimise(
-                n, m, width, words, packed, v, parent, arcs, subtree, moved, order, tags, TOLERANCE * largest, limit
+                n, m, width, words, packed, v, parent, arcs, subtree, moved, order, TOLERANCE * largest, limit
             )
             if pivots < 0:
                 return STUCK
@@ -235,44 +245,46 @@ def solve_batch(cost, supply, demand, flow, prices, value, slots, chunk, unique,
                 price_absent(cost[problem], prices[problem], supply[problem], demand[problem])
 
 
-# What the C functions are handed: the address of an array of these, arrays by their addresses.
-SLOTS = (
-    "count", "n", "m", "kept", "chunk", "unique",
-    "cost", "supply", "demand", "flow", "prices", "value", "taken", "numbers", "trees", "status",
-)  # fmt: skip
-
-
 @njit(**OPTIONS)
 def enter(slots, kind):
     """Solve what the slots describe; ``kind`` is the type of cost, supply, demand and flow."""
-    count, n, m, kept = slots[0], slots[1], slots[2], slots[3]
+    count, n, m = slots[COUNT], slots[N], slots[M]
     status = solve_batch(
-        carray(array_at(slots[6], kind), (count, n, m)),
-        carray(array_at(slots[7], kind), (count, n)),
-        carray(array_at(slots[8], kind), (count, m)),
-        carray(array_at(slots[9], kind), (count, n, m)),
-        carray(array_at(slots[10], types.float64), (count, n + m)),
-        carray(array_at(slots[11], types.float64), (count,)),
+        carray(array_at(slots[COST], kind), (count, n, m)),
+        carray(array_at(slots[SUPPLY], kind), (count, n)),
+        carray(array_at(slots[DEMAND], kind), (count, m)),
+        carray(array_at(slots[FLOW], kind), (count, n, m)),
+        carray(array_at(slots[PRICES], types.float64), (count, n + m)),
+        carray(array_at(slots[VALUE], types.float64), (count,)),
         slots,
-        slots[4],
-        slots[5] != 0,
-        carray(array_at(slots[13], types.int64), (count,)),
-        carray(array_at(slots[14], types.int32), (kept, 2, n + m)),
+        slots[CHUNK],
+        slots[UNIQUE] != 0,
+        carray(array_at(slots[NUMBERS], types.int64), (count,)),
+        carray(array_at(slots[TREES], types.int32), (slots[KEPT], 2, n + m)),
     )
     if status != ALL_DONE:
-        slots[15] = status
+        slots[STATUS] = status
 
 
-_ENTRY = types.void(types.CPointer(types.int64))
+def _sources() -> str:
+    """A sum over the code that is compiled."""
+    names = ("simplex_batch", "simplex_kernel", "order_free", "vector")
+    return hashlib.sha256(b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in names)).hexdigest()
 
 
-@cfunc(_ENTRY, cache=OPTIONS["cache"])
-def solve_single(data):
-    """The kernel for float32, as a C function."""
-    enter(carray(data, (16,)), types.float32)
+def _entry(kind: Any, sources: str) -> Any:
+    """The kernel for one type of numbers, as a C function that is compiled once and kept on disk."""
+
+    def solve(data):
+        sources  # noqa: B018 - numba renews what it kept when this file or this value changes, not for other files
+        enter(carray(data, (SLOTS,)), kind)
+
+    signature = types.void(types.CPointer(types.int64))
+    try:
+        return cfunc(signature, cache=True)(solve)
+    except (RuntimeError, OSError):  # neither beside the package nor in the user's cache: compile in every process
+        return cfunc(signature)(solve)
 
 
-@cfunc(_ENTRY, cache=OPTIONS["cache"])
-def solve_double(data):
-    """The kernel for float64, as a C function."""
-    enter(carray(data, (16,)), types.float64)
+solve_single = _entry(types.float32, _sources())
+solve_double = _entry(types.float64, _sources())

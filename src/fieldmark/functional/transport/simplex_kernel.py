@@ -19,6 +19,7 @@ from fieldmark.functional.transport.vector import (
     least,
     least_difference,
     least_tagged,
+    place_of,
     put,
     tag_of,
     tagged,
@@ -26,23 +27,11 @@ from fieldmark.functional.transport.vector import (
 
 BLOCK, FEW = 8, 64  # rows priced before the best of them enters; half as many where there are more than a few
 NOTHING = -1
+AWAY = 1e-290
 FAR = 1e300  # beyond every cost; not infinite, as a number with a tag must stay one
 
 
-def _probe() -> None:
-    """Nothing; only to find out whether compiled code can be kept."""
-
-
-def _options() -> dict[str, Any]:
-    options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-    try:
-        njit(**options)(_probe)
-    except RuntimeError:  # neither beside the package nor in the user's cache: compile in every process
-        options["cache"] = False
-    return options
-
-
-OPTIONS = _options()
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -67,16 +56,19 @@ def begin(n, m, words, parent, subtree):
 def replay(n, m, words, supply, demand, parent, flow, subtree, order, old_parent, old_order):
     """Hang again, leaves first, the nodes of an earlier tree whose arcs still can carry what is left at them.
 
-    Returns how many; ``order`` and the rest are as :func:`grow` leaves them, which goes on from here.
+    All but the last row, under which :func:`finish` hangs what rounding has left over. Returns how many; ``order`` and
+    the rest are as :func:`grow` leaves them, which goes on from here.
     """
     done = 0
+    rows = n
     for k in range(m + n - 1):
         node = old_order[k]
         above = old_parent[node]
         if node >= m:
             # Strictly less: a column that keeps nothing would later be hung by an arc without flow (see `grow`).
-            if supply[node - m] >= demand[above]:
+            if rows == 1 or supply[node - m] >= demand[above]:
                 continue
+            rows -= 1
             flow[node] = supply[node - m]
             demand[above] -= flow[node]
         else:
@@ -92,7 +84,9 @@ def replay(n, m, words, supply, demand, parent, flow, subtree, order, old_parent
 
 
 @njit(**OPTIONS)
-def grow(n, m, width, words, cost, supply, demand, parent, flow, subtree, order, done, keys, choice, centre, tags):
+def grow(
+    n, m, width, words, cost, largest, supply, demand, parent, flow, subtree, order, done, keys, choice, centre, tags
+):
     """Complete the tree by the matrix minimum of the double-centred cost; uses up supply and demand.
 
     Each step takes the cheapest pair and hangs the one that runs out under the other; it is a leaf at that moment,
@@ -102,6 +96,10 @@ def grow(n, m, width, words, cost, supply, demand, parent, flow, subtree, order,
     rows = n
     columns = m
     padded = (n + 7) // 8 * 8
+    # Far from 0: the tag of a 0 would be a denormal number, which the processor may be set to take for 0.
+    away = max(4 * largest, AWAY)
+    for j in range(m):
+        centre[j] -= away
     for k in range(done):
         if order[k] < m:
             centre[order[k]] = -FAR
@@ -143,18 +141,17 @@ def grow(n, m, width, words, cost, supply, demand, parent, flow, subtree, order,
         nearest = least_tagged(cost, i * width, centre, width, tags)
         choice[i] = tag_of(nearest, tags)
         put(keys, i, tagged(nearest - item(keys, padded + i), i, tags))
-    return finish(n, m, words, rows, supply, demand, parent, flow, subtree, order, done, keys, centre)
+    return finish(n, m, words, rows, supply, demand, parent, flow, subtree, order, done)
 
 
 @njit(**OPTIONS)
-def finish(n, m, words, rows, supply, demand, parent, flow, subtree, order, done, keys, centre):
+def finish(n, m, words, rows, supply, demand, parent, flow, subtree, order, done):
     """Hang the rest when one column or one row is left; rounding goes into the last arcs. Returns the root."""
     root = NOTHING
     last = NOTHING
-    if rows >= 1:
-        for i in range(n):
-            if parent[m + i] == NOTHING:
-                last = m + i
+    for i in range(n):
+        if parent[m + i] == NOTHING:
+            last = m + i
     if rows == 1:  # its columns, all but the one that becomes the root
         for j in range(m):
             if parent[j] == NOTHING:
@@ -217,7 +214,7 @@ def leaves_first(nodes, parent, root, order, depth):
 
 
 @njit(**OPTIONS)
-def optimise(n, m, width, words, cost, v, parent, flow, subtree, moved, path, tags, tolerance, limit):
+def optimise(n, m, width, words, cost, v, parent, flow, subtree, moved, path, tolerance, limit):
     """Pivots until no row has a negative reduced cost; returns their number, or -1 at the limit."""
     pivots = 0
     clean = 0
@@ -226,20 +223,22 @@ def optimise(n, m, width, words, cost, v, parent, flow, subtree, moved, path, ta
     while clean < n:
         best = -tolerance
         enter = NOTHING
+        lowest = 0.0
         stop = min(row + block, n)
         for i in range(row, stop):
             above = item(parent, m + i)
             price = item(cost, i * width + above) - item(v, above)
-            reduced = least_difference(cost, i * width, v, width) - price
-            if reduced < best:
-                best = reduced
+            nearest = least_difference(cost, i * width, v, width)
+            if nearest - price < best:
+                best = nearest - price
+                lowest = nearest
                 enter = i
         clean += stop - row
         row = stop if stop < n else 0
         if enter == NOTHING:
             continue
         clean = 0
-        column = tag_of(least_tagged(cost, enter * width, v, width, tags), tags)
+        column = place_of(cost, enter * width, v, width, lowest)
         pivot(m, width, words, enter, column, best, v, parent, flow, subtree, moved, path)
         pivots += 1
         if pivots >= limit:

@@ -78,7 +78,7 @@ def least_tagged(typing_context, a, offset, b, width, tags):
     """Least of ``a[offset + k] - b[k]`` over ``k < width``, with ``k`` in place of its lowest bits ``tags``.
 
     The place comes with the minimum, without a second look; :func:`tag_of` reads it. ``tags`` is ``2**bits - 1`` and
-    at least ``width - 1``; it costs that many of the 52 bits of precision.
+    at least ``width - 1``; it costs that many of the 52 bits of precision. No difference may be 0 (see ``grow``).
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -103,6 +103,29 @@ def least_difference(typing_context, a, offset, b, width):
         return _fold(builder, _least_vector(builder, differences.at, differences.lane, args[3]))
 
     return a.dtype(a, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def place_of(typing_context, a, offset, b, width, value):
+    """First ``k < width`` where ``a[offset + k] - b[k]`` is ``value``, which must be among them."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        differences = _Differences(context, builder, signature, *args[:3])
+        wanted = _splat(builder, args[4], differences.lane)
+
+        def first(k: Any) -> Any:
+            found = builder.bitcast(builder.fcmp_ordered("==", differences.at(k), wanted), _I8)
+            lane = builder.zext(builder.cttz(found, _I1(0)), _I64)
+            return builder.select(builder.icmp_unsigned("==", found, _I8(0)), args[3], builder.add(k, lane))
+
+        place = cgutils.alloca_once_value(builder, args[3])
+        with cgutils.for_range_slice(builder, _I64(0), args[3], _I64(LANES), _I64) as (k, _):
+            earliest = builder.load(place)
+            here = first(k)
+            builder.store(builder.select(builder.icmp_unsigned("<", here, earliest), here, earliest), place)
+        return builder.load(place)
+
+    return types.int64(a, types.int64, b, types.int64, a.dtype), emit
 
 
 @intrinsic
