@@ -51,8 +51,11 @@ def test_bench_writes_rows(monkeypatch, tmp_path, capsys):
     target = tmp_path / "contrastive.json"
     assert cli.main(["bench", "contrastive", "--repeats", "1", "--json", str(target)]) == 0
     assert "8 images, 2x2x80, mean" in capsys.readouterr().out
-    rows = json.loads(target.read_text())["benchmarks"]["contrastive"]["rows"]
+    *rows, step = json.loads(target.read_text())["benchmarks"]["contrastive"]["rows"]
     assert [row["clock"] for row in rows] == ["wall", "cpu", "memory"]
+    assert step["case"] == "step"
+    assert step["ours"] == pytest.approx(1000 / step["milliseconds"]["ours"])
+    assert len(step["repeats"]["ours"]) == len(step["repeats"]["peer"]) == contrastive.STEPS - contrastive.WARM
     for row in rows[:2]:
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
         assert row["difference_of_loss"] < 1e-4

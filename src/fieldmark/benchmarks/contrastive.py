@@ -1,4 +1,4 @@
-"""SCL's spatial similarity and loss, forward and backward, against the official formulas: time and memory.
+"""SCL's spatial similarity and loss, and a whole training step, against the official formulas: time and memory.
 
 Both sides get the same 2N = 128 images (64 in two views) and give the supervised loss and the gradients of what went
 in: queries, keys and values of 80 channels, or maps of 640 channels through three projection heads. The peer is written
@@ -6,6 +6,10 @@ down from the equations in the way of the official code: the aligned values of b
 einsum, normalised, multiplied, averaged. Two clocks: wall time with all of torch's threads, and processor time of one
 thread. Memory is the largest resident size that a step adds to a process of its own, so both sides' includes what
 torch itself sets up at its first step.
+
+The whole step is that of the recipe ``scl/cifar_fs_conv4``: ours is what `fieldmark train` does, with the augmentation
+of both views, on images from memory; the peer is a plain loop with the same layers and heads over the official
+formulas, which gets its images ready made.
 
 The floor. For B images of N locations with d channels (128, 25, 80), a product of all locations with all is
 ``2 (B N)^2 d`` = 1.64 GFLOP. A forward pass needs the scores (1.64), the cosines of the values (half, as they are
@@ -22,20 +26,28 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
-from fieldmark import functional
+from fieldmark import backbones, functional, training
 from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.benchmarks.training import SIZE, ends_of_steps
+from fieldmark.methods.attention_heads import AttentionHeads
 from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
 IMAGES, CHANNELS, INNER, CLASSES = 128, 640, 80, 40
 TARGET_TIME, TARGET_MEMORY = 8.0, 4.0
+RECIPE, STEPS, WARM = "scl/cifar_fs_conv4", 8, 2
+TARGET_SECONDS = 0.5  # of a whole step
 #: Side of the map, with projection heads or without, aggregation. The first is the one with targets.
 CASES = ((5, False, "mean"), (5, True, "mean"), (5, False, "logsumexp"), (3, False, "mean"), (2, False, "mean"))
 SIDES = ("ours", "peer")
@@ -50,6 +62,7 @@ def run(repeats: int = 5, cases: tuple[tuple[int, bool, str], ...] = CASES, imag
         images: In the batch, half of them second views.
     """
     jobs: list[Callable[[], list[dict[str, Any]]]] = [partial(rows, *case, images, repeats) for case in cases]
+    jobs.append(partial(whole_step, images // 2, repeats))
     notes = [
         "cpu: processor time with one thread; wall: with all threads. Each step: similarity, loss, all gradients.",
         "memory: what one step adds to the largest resident size of a process of its own.",
@@ -92,6 +105,56 @@ def memory_row(what: str, steps: dict[str, Step], target: float | None, facts: d
     row: dict[str, Any] = {"what": f"{what}, memory", "ours": used["ours"], "peer": used["peer"], "unit": "MB"}
     row["ratio"] = used["peer"] / used["ours"]
     return row | ({} if target is None else {"target": target}) | facts | {"clock": "memory"}
+
+
+def whole_step(images: int, repeats: int) -> list[dict[str, Any]]:
+    """The row of a training step of Conv-4 with cross-entropy and spatial contrastive loss, on two views."""
+    given = np.random.default_rng(0)
+    pictures = given.integers(0, 256, (STEPS * images, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = np.arange(len(pictures)) % CLASSES
+    stage = {"epochs": 1, "batch_size": images, "steps_per_epoch": STEPS}
+    overrides: dict[str, Any] = {f"stages.pretrain.{key}": value for key, value in stage.items()}
+    recipe = training.load_recipe(RECIPE, overrides | {"evaluations": []})
+    seconds: dict[str, list[float]] = {name: [] for name in SIDES}
+    plain = PlainTraining(recipe, pictures, labels)
+    for repeat in range(repeats):
+        for name in SIDES if repeat % 2 == 0 else SIDES[::-1]:
+            clock = ends_of_steps(recipe, pictures, labels) if name == "ours" else plain()
+            seconds[name] += [after - before for before, after in pairwise(clock[WARM - 1 :])]
+    what = f"whole training step, Conv-4, {images} images in 2 views, {SIZE} px, ours with augmentation"
+    facts: dict[str, Any] = {"case": "step", "clock": "wall", "threads": torch.get_num_threads()}
+    facts |= {"images": images, "target_seconds": TARGET_SECONDS}
+    return [make_row(f"{what}, {clock_text('wall')}", seconds["ours"], seconds["peer"], 1, "steps/s", **facts)]
+
+
+class PlainTraining:
+    """A plain loop over images that are ready: the recipe's backbone, classifier and heads, the official formulas."""
+
+    def __init__(self, recipe: training.Recipe, pictures: np.ndarray, labels: np.ndarray) -> None:
+        stage = recipe.stages[0]
+        self.backbone = backbones.create(recipe.backbone.name, **recipe.backbone.options)
+        self.options = stage.objective.options
+        self.classifier = nn.Linear(self.backbone.channels, CLASSES)
+        self.heads = AttentionHeads(self.backbone.channels, INNER)
+        modules = nn.ModuleList([self.backbone, self.classifier, self.heads])
+        self.optimizer = torch.optim.SGD(modules.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25)
+        size = stage.batch_size
+        self.batches = list(zip(images.split(size), torch.from_numpy(labels).split(size), strict=True))
+
+    def __call__(self) -> list[float]:
+        """When each step ended."""
+        clock = []
+        for images, labels in self.batches:
+            maps, labels = self.backbone(torch.cat([images, images.flip(-1)])), labels.repeat(2)
+            seen = self.heads(maps)
+            spatial = functional.contrastive_loss(official(seen.queries, seen.keys, seen.values), labels)
+            scores = nn.functional.cross_entropy(self.classifier(maps.mean((-2, -1))), labels)
+            self.optimizer.zero_grad()
+            (self.options["ce"] * scores + self.options["sc"] * spatial).backward()
+            self.optimizer.step()
+            clock.append(time.perf_counter())
+        return clock
 
 
 class Step:
