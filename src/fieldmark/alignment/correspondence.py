@@ -74,7 +74,7 @@ class SemanticCorrespondence(nn.Module):
     def reduced(
         self, query: Float[Tensor, "*queries C"], support: Float[Tensor, "*supports C"]
     ) -> tuple[Float[Tensor, "*queries c"], Float[Tensor, "*supports c"]]:
-        """g of vectors of any number: of both in one batch; the vectors themselves if there is no g."""
+        """Vectors of any number after g, both sides in one batch; the vectors themselves if there is no g."""
         if self.reduction is None:
             return query, support
         flat = self.reduction(torch.cat([support.flatten(0, -2), query.flatten(0, -2)]))

@@ -73,7 +73,7 @@ class ForegroundEnhancement(nn.Module):
         return refined * _mask(refined).unsqueeze(1) if self.with_mask else refined
 
     def refine(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """phi of the maps: without the mask."""
+        """The maps after phi, without the mask."""
         if maps.dim() != 4 or maps.shape[1] != self.channels:
             raise FieldmarkError(f"maps have shape {tuple(maps.shape)}; expected (B, {self.channels}, h, w)")
         if not self.with_features:

@@ -15,9 +15,9 @@ from fieldmark.shapes import Float, Tensor
 class SpatialManipulation(nn.Module):
     """Support maps moved by offsets that a small network reads from the support and the query map together.
 
-    Source: LSSA (SSM), section 3.4, eq. 7 and 8: ``offsets = tanh(h([aligned, query]))``, with h three 3x3 convolutions,
-    the first two with batch norm and ReLU. Not in the paper: the width of h (we take C / 2), a start at zero for the last
-    convolution, so that the module begins as the identity, and a limit on the offsets other than 1.
+    Source: LSSA (SSM), section 3.4, eq. 7 and 8: ``offsets = tanh(h([aligned, query]))``, with h three 3x3
+    convolutions, the first two with batch norm and ReLU. Not in the paper: the width of h (we take C / 2), a start at
+    zero for the last convolution, so that the module begins as the identity, and a limit on the offsets other than 1.
 
     Args:
         channels: Of each map, C.

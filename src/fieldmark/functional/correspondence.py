@@ -14,10 +14,10 @@ def correspondence(
 ) -> Float[Tensor, "*batch N M"]:
     """Weights over the places of the support image, for every place of the query image.
 
-    Source: LSSA (long-range semantic correspondence), eq. 4 and 5: ``softmax_j(cos(query_i, support_j) / temperature)``.
-    Eq. 5 is printed with its sum over the query's places; we sum over the support's, so that every row sums to 1, as the
-    text says and eq. 6 needs. The paper has no temperature (1): the weights of 100 places then differ by a factor of at
-    most ``e^2``, 7.4.
+    Source: LSSA (long-range semantic correspondence), eq. 4 and 5: the softmax over the support's places j of
+    ``cos(query_i, support_j) / temperature``. Eq. 5 is printed with its sum over the query's places; we sum over the
+    support's, so that every row sums to 1, as the text says and eq. 6 needs. The paper has no temperature (1): the
+    weights of a row then differ by a factor of at most ``e^2``, 7.4.
 
     Half precision is computed, and returned, in float32. Any temperature above 0 is safe: towards 0 a row goes to all
     on its largest cosine.

@@ -168,6 +168,6 @@ class SpatialAlignment(Head):
             )
         if places != support.shape[2] and (self.enhance or not self.correspondence):
             raise FieldmarkError(
-                f"query sets have {places} descriptors and support sets {support.shape[2]}; head spatial_alignment needs"
-                " as many with foreground, and without correspondence"
+                f"query sets have {places} descriptors and support sets {support.shape[2]}; head spatial_alignment"
+                " needs as many with foreground, and without correspondence"
             )
