@@ -52,7 +52,7 @@ def _rows(
 
     names = {str(number): head.name for number, head in enumerate(spec.heads)}
     options = {str(number): head.options for number, head in enumerate(spec.heads)}
-    needs_base = any(heads.create(head.name, **head.options).needs_base for head in spec.heads)
+    needs_base = any(heads.create_for(encoder, head.name, **head.options).needs_base for head in spec.heads)
     store = load(spec.split, spec.data)
     episodes = own_episodes((spec.data or recipe.data).name, store) or spec.episodes
     descriptors = spec.descriptors or recipe.descriptors
