@@ -78,7 +78,7 @@ class Alignment:
         return float(np.diag(self.correlations[stage]).mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """Scores, facts, heat maps, masks and places, as JSON values; the place that adds most to the distance first."""
+        """Scores, facts, heat maps, masks and places as JSON values; the place that adds most to the distance first."""
         sides = {
             side: {"name": name, "size": list(image.shape[:2]), "grid": list(self.grid)}
             for side, name, image in (

@@ -48,7 +48,7 @@ class Scale:
 
         spread = self.high - self.low
         unit = (values - self.low) / spread if spread > 0 else np.zeros_like(values, dtype=np.float64)
-        return (255 * colormaps[COLOURS](np.clip(unit, 0, 1))[..., :3]).astype(np.uint8)
+        return (255 * np.asarray(colormaps[COLOURS](np.clip(unit, 0, 1)))[..., :3]).astype(np.uint8)
 
 
 def over_image(image: np.ndarray, values: np.ndarray, scale: Scale) -> np.ndarray:
@@ -92,7 +92,13 @@ def draw_row(
         left = MARGIN + place * (width + GAP)
         sheet.image(image, left, top, width, height)
         if captions:
-            sheet.text(left + width / 2, top + height + 0.17, captions[place], 9.5, ha="center")
+            letters = fitting(captions[place], width + 0.8 * GAP)
+            sheet.text(left + width / 2, top + height + 0.17, captions[place], letters, ha="center")
+
+
+def fitting(text: str, room: float, most: float = 9.5) -> float:
+    """Size of letters at which a text takes at most so many inches, about."""
+    return min(most, 72 * room / (0.58 * max(len(text), 1)))
 
 
 def draw_scale(sheet: Sheet, scale: Scale, left: float, top: float, height: float) -> None:
@@ -101,7 +107,8 @@ def draw_scale(sheet: Sheet, scale: Scale, left: float, top: float, height: floa
     sheet.image(scale.colours(steps), left, top, 0.16, height)
     for value, y in ((scale.high, top + 0.07), (scale.low, top + height - 0.07)):
         sheet.text(left + 0.24, y, f"{value:.3g}", 9, INK)
-    sheet.text(left + 0.3, top + height / 2, scale.label, 9, QUIET, rotation=90, ha="center")
+    letters = fitting(scale.label, height - 0.5, 9)
+    sheet.text(left + 0.3, top + height / 2, scale.label, letters, QUIET, rotation=90, ha="center")
 
 
 def draw_maps(
