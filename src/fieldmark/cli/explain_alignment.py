@@ -8,8 +8,8 @@ from typing import Any
 
 from fieldmark.cli.output import print_table
 
-PARTS = ("contributions", "heat_maps", "foreground", "correlations")
-OPTIONS = ("--head-option", "--heat")
+PARTS: tuple[str, ...] = ("contributions", "heat_maps", "foreground", "correlations")
+OPTIONS: tuple[str, ...] = ("--head-option", "--heat")
 _ROWS = 8
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from fieldmark.cli.output import print_table
 
-PARTS = ("overlay", "reconstruction", "flows")
-OPTIONS = ("--descriptors", "--descriptor-option", "--weights", "--variant", "--top")
+PARTS: tuple[str, ...] = ("overlay", "reconstruction", "flows")
+OPTIONS: tuple[str, ...] = ("--descriptors", "--descriptor-option", "--weights", "--variant", "--top")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

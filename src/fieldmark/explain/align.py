@@ -29,8 +29,8 @@ TEMPERATURE = 0.05
 
 At the paper's 1 frozen features are hardly moved: their cosines lie within a few tenths, so every place of the query
 takes almost the same from all places of the support. At 0.05 a cosine that is larger by 0.1 weighs seven times as much.
-On pairs of photographs of one class (validation classes of ``grocery-fieldmark``, EfficientNet-Lite0) the mean cosine of
-aligned places was highest at 0.03 to 0.05: 0.51, against 0.42 at 1 and 0.35 before the alignment.
+On pairs of photographs of one class (validation classes of ``grocery-fieldmark``, EfficientNet-Lite0) the mean cosine
+of aligned places was highest at 0.03 to 0.05: 0.51, against 0.42 at 1 and 0.35 before the alignment.
 """
 
 
