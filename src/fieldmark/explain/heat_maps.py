@@ -70,7 +70,7 @@ def draw_heat_maps(sheet: Sheet, alignment: Alignment) -> None:
     sheet.heading(
         "Heat maps",
         f"The {_WHAT[kind]} at each place, one colour scale for all; above over the image, below cell by cell. "
-        "An aligned support has the query's layout, so it lies over the query.",
+        "The aligned support lies over the query.",
     )
     maps = list(alignment.heat.values())
     captions = [STAGES[name] for name in alignment.heat]
