@@ -108,6 +108,8 @@ def draw_scale(sheet: Sheet, scale: Scale, left: float, top: float, height: floa
     for value, y in ((scale.high, top + 0.07), (scale.low, top + height - 0.07)):
         sheet.text(left + 0.24, y, f"{value:.3g}", 9, INK)
     letters = fitting(scale.label, height - 0.5, 9)
+    if letters < 5:
+        return  # too flat for a label
     sheet.text(left + 0.3, top + height / 2, scale.label, letters, QUIET, rotation=90, ha="center")
 
 
