@@ -7,14 +7,16 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 from torch.nn.functional import grid_sample
+from torch.utils.checkpoint import checkpoint
 
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.functional.foreground import foreground_mask
 from fieldmark.shapes import Float, Tensor
 
-Implementation = Literal["torchvision", "grid_sample"]
+Implementation = Literal["auto", "torchvision", "grid_sample"]
 _SIDE = 3
 _TAPS = _SIDE * _SIDE
+_AT_ONCE = 8 * 2**20  # bytes of samples that stay in the processor's cache
 
 
 class ForegroundEnhancement(nn.Module):
@@ -31,7 +33,8 @@ class ForegroundEnhancement(nn.Module):
         mask: Multiply with the mask.
         relu: End phi with a ReLU.
         implementation: Of the deformable convolution: ``"torchvision"``, or ``"grid_sample"``, the same from core
-            operators, for export; it needs more memory.
+            operators, for export; ``"auto"``: on a processor the latter, some images at a time, which is several times
+            faster in training, elsewhere the former.
 
     Raises:
         FieldmarkError: For channels below 1 or an unknown implementation.
@@ -50,7 +53,7 @@ class ForegroundEnhancement(nn.Module):
         features: bool = True,
         mask: bool = True,
         relu: bool = False,
-        implementation: Implementation = "torchvision",
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         if channels < 1:
@@ -78,8 +81,12 @@ class ForegroundEnhancement(nn.Module):
             raise FieldmarkError(f"maps have shape {tuple(maps.shape)}; expected (B, {self.channels}, h, w)")
         if not self.with_features:
             return maps
-        convolve = _by_torchvision if self.implementation == "torchvision" else deformable_convolution
-        refined = self.norm(convolve(maps, self.offsets(maps), self.weight))
+        way = self.implementation
+        if way == "auto":
+            way = "blocks" if maps.device.type == "cpu" else "torchvision"
+        with torch.autocast(maps.device.type, enabled=False):
+            maps = maps.to(self.weight.dtype)
+            refined = self.norm(_WAYS[way](maps, self.offsets(maps), self.weight))
         return refined.relu() if self.relu else refined
 
     def mask(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
@@ -126,3 +133,16 @@ def deformable_convolution(
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1).flatten(1, 2).to(maps.dtype)
     seen = grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return (weight.flatten(1) @ seen.reshape(batch, channels * _TAPS, height * width)).view(batch, -1, height, width)
+
+
+def _by_blocks(maps: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
+    """The same some images at a time; the backward pass samples again, so that the samples are not kept."""
+    size = max(1, _AT_ONCE // max(1, maps[:1].numel() * _TAPS * maps.element_size()))
+    parts = [
+        checkpoint(deformable_convolution, some, theirs, weight, use_reentrant=False, preserve_rng_state=False)
+        for some, theirs in zip(maps.split(size), offsets.split(size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+_WAYS = {"torchvision": _by_torchvision, "grid_sample": deformable_convolution, "blocks": _by_blocks}

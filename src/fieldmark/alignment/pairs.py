@@ -25,8 +25,9 @@ from fieldmark.shapes import Float, Int, Tensor
 
 Distance = Literal["squared_euclidean", "euclidean", "sum", "pooled"]
 
-_ON_PROCESSOR, _ELSEWHERE = 128, 2048  # megabytes
-_CHUNKS = 4  # of the memory, a chunk takes one part in so many
+_ON_PROCESSOR, _ELSEWHERE = 512, 4096  # megabytes
+# Parts of the memory: of a chunk, which on a processor had better stay small; and of what is done without chunks.
+_CHUNK, _ALL = 1 / 16, 1 / 4
 
 
 def aligned_distances(
@@ -55,7 +56,7 @@ def aligned_distances(
         manipulation: Moves the places of the aligned maps; N is then a square.
         distance: ``"squared_euclidean"`` or ``"euclidean"``, mean over the places; ``"sum"``, the squared distance of
             the flattened maps; ``"pooled"``, the squared distance of the mean vectors.
-        memory: Megabytes for the pairs, about; None: 128 on a processor, 2048 elsewhere.
+        memory: Megabytes for the pairs, about; None: 512 on a processor, 4096 elsewhere.
 
     Example:
         >>> query, support = torch.zeros(1, 1, 4, 2), torch.ones(1, 2, 4, 2)
@@ -133,9 +134,11 @@ class _Pairs:
         each = self.places * given.query.element_size()
         megabytes = memory or (_ON_PROCESSOR if given.query.device.type == "cpu" else _ELSEWHERE)
         budget, pairs = megabytes * 2**20, episodes * queries * images
-        self.at_once = self.needs_gradient and pairs * each * alive * 2 <= budget
+        self.at_once = self.needs_gradient and pairs * each * alive * 2 <= budget * _ALL
         self.keep = pairs * each * kept <= budget
-        self.chunk = max(1, pairs if self.at_once else budget // _CHUNKS // (each * alive * (1 + self.needs_gradient)))
+        self.chunk = max(
+            1, pairs if self.at_once else int(budget * _CHUNK) // (each * alive * (1 + self.needs_gradient))
+        )
 
     def distances(self) -> Tensor:
         """(E, Q, way)."""
@@ -153,7 +156,7 @@ class _Pairs:
         for some in self.given.split(0, _OF_EPISODES, episodes):
             ready = self._prepared(some)
             for part in ready.split(1, _OF_SUPPORT, images // self.given.way * classes) if classes else (ready,):
-                tile = part._replace(way=classes or self.given.way)
+                tile = part._replace(way=part.support.shape[1] * self.given.way // images)
                 yield from tile.split(1, _OF_QUERIES, min(of_queries, queries))
 
     def _sizes(self) -> tuple[int, int, int]:
@@ -161,9 +164,12 @@ class _Pairs:
         queries, images, way = self.given.query.shape[1], self.given.support.shape[1], self.given.way
         if self.chunk >= queries * images:
             return max(1, self.chunk // max(1, queries * images)), max(1, queries), 0
-        if self.chunk >= images or self.given.members is not None:
+        if self.given.members is not None:
             return 1, max(1, self.chunk // images), 0
-        return 1, 1, max(1, self.chunk // (images // way))
+        # Many queries with one class: its kernels are read once.
+        shots = images // way
+        of_queries = min(queries, max(1, self.chunk // shots))
+        return 1, of_queries, max(1, self.chunk // (of_queries * shots))
 
     def _join(self, parts: list[Tensor]) -> Tensor:
         """The tiles' distances (e, q, classes) in one table."""

@@ -53,7 +53,7 @@ class SpatialAlignment(Head):
         scale: Factor on the scores.
         max_offset: Largest offset of the manipulation; the whole map is 2.
         padding: What the manipulation finds outside the map: ``"zeros"`` or ``"border"``.
-        memory: Megabytes that pairs may take at once, about; None: 128 on a processor, 2048 elsewhere. It changes
+        memory: Megabytes that pairs may take at once, about; None: 512 on a processor, 4096 elsewhere. It changes
             memory and speed, not the result.
 
     Example:
