@@ -9,13 +9,13 @@ its own that has had a tiny one before, so that what torch and torchvision load 
 
 The floor, in multiplications of one pair with 512 channels and N = 100 places (h has width H = 256). The cosines of g
 and the aligned map are ``N^2 (256 + 512)`` = 7.7 million, the second convolution ``9 N H^2`` = 59.0, the third 0.5. The
-first convolution over the concatenated maps would be ``9 N (2 * 512) H`` = 236; the query's half is needed once a query,
-and the other half goes through the N x N weights, ``9 N^2 H`` = 23.0, plus 118 once a support image. So an episode with
-1 shot (375 pairs, 80 images) needs 34.6 + 9.4 billion multiplications in place of 114 forwards, 0.92 s of a core that
-does 95 GFLOP a second, and three times that with the backward pass; the foreground enhancement of its images
-(``9 N 512^2`` each, 18.9) comes to both sides. With 64 channels the aligned map is smaller than the weights and takes
-their place: ``N^2 (32 + 64) + 9 N (64 * 32 + 32 * 32)`` = 3.7 million a pair in place of 5.6. Either way all further
-numbers of a pair are written, and read, once a step: that is what chunks keep in the cache.
+first convolution over the concatenated maps would be ``9 N (2 * 512) H`` = 236; the query's half is needed once a
+query, and the other half goes through the N x N weights, ``9 N^2 H`` = 23.0, plus 118 once a support image. So an
+episode with 1 shot (375 pairs, 80 images) needs 33.8 + 9.4 billion multiplications in place of 114, 0.91 s of a core
+that does 95 GFLOP a second, and three times that with the backward pass; the foreground enhancement of its images
+(``9 N 512^2`` each, 18.9 billion in all) comes to both sides. With 64 channels the aligned map is smaller than the
+weights and takes their place: ``N^2 (32 + 64) + 9 N (64 * 32 + 32 * 32)`` = 3.7 million a pair in place of 5.6. Either
+way all numbers of a pair are written, and read, once a step: that is what chunks keep in the cache.
 """
 
 from __future__ import annotations
