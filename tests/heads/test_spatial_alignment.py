@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import jaxtyping
 import pytest
 import torch
 
@@ -247,8 +248,6 @@ def test_sets_need_the_layout_that_a_part_needs(draw):
     ],
 )
 def test_refused_where_it_is_made(options, message, monkeypatch):
-    import jaxtyping
-
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside tests
     with pytest.raises(FieldmarkError, match=message):
         heads.create("spatial_alignment", **options)

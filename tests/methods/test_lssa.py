@@ -1,5 +1,6 @@
 """The objective lssa: its loss is the head's, and its parts are built for the backbone."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -55,7 +56,8 @@ def test_each_part_can_be_switched_off(options, parts, batch):
     assert torch.isfinite(objective(lambda images: images, batch)["loss"])
 
 
-def test_wrong_options_are_refused_where_it_is_made():
+def test_wrong_options_are_refused_where_it_is_made(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside tests
     with pytest.raises(FieldmarkError, match="did you mean 'full'"):
         methods.create("lssa", foreground="ful")
     with pytest.raises(FieldmarkError, match="did you mean 'manipulation'"):

@@ -81,7 +81,7 @@ class ForegroundEnhancement(nn.Module):
             raise FieldmarkError(f"maps have shape {tuple(maps.shape)}; expected (B, {self.channels}, h, w)")
         if not self.with_features:
             return maps
-        way = self.implementation
+        way: str = self.implementation
         if way == "auto":
             way = "blocks" if maps.device.type == "cpu" else "torchvision"
         with torch.autocast(maps.device.type, enabled=False):

@@ -109,7 +109,7 @@ class _Moments(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-    count: int
+    places: int
 
 
 class _Pairs:
@@ -259,6 +259,7 @@ class _Pairs:
             assert tile.support_half is not None
             return carrier, tile.support_half.unsqueeze(2) + tile.query_half.unsqueeze(1)
         if self.through_weights:
+            assert tile.support_half is not None
             value = _windows(carrier, self.side).flatten(2, 3) @ tile.support_half
             value = value.unflatten(2, (-1, self.places))
         else:
@@ -337,8 +338,8 @@ def _moments(value: Tensor) -> _Moments:
 
 def _norm(norm: nn.BatchNorm2d, parts: list[_Moments]) -> _Affine:
     """A batch norm in training mode from the moments of all tiles; it counts them as one batch."""
-    count = sum(part.count for part in parts)
-    share = parts[0].mean.new_tensor([part.count / count for part in parts]).unsqueeze(1)
+    count = sum(part.places for part in parts)
+    share = parts[0].mean.new_tensor([part.places / count for part in parts]).unsqueeze(1)
     means, variances = (torch.stack(column) for column in _columns([part[:2] for part in parts]))
     mean = (share * means).sum(0)
     variance = (share * (variances + (means - mean).square())).sum(0)

@@ -44,7 +44,8 @@ def sample_at_offsets(
         )
     with torch.autocast(maps.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(maps.dtype, offsets.dtype), torch.float32)
-        grid = identity_grid(*maps.shape[-2:], offsets.device, dtype) + offsets.to(dtype).permute(0, 2, 3, 1)
+        height, width = maps.shape[-2:]
+        grid = identity_grid(height, width, offsets.device, dtype) + offsets.to(dtype).permute(0, 2, 3, 1)
         return grid_sample(maps.to(dtype), grid, mode="bilinear", padding_mode=padding, align_corners=True)
 
 
