@@ -81,7 +81,7 @@ def test_learned_parts_of_a_model_without_a_trained_head_are_refused(encoder):
     assert heads.create_for(encoder, NAME).made_as[0] == NAME  # nothing learned in it
     for head in (None, TrainedHead("emd", {"temperature": 1.0})):
         encoder.head = head
-        with pytest.raises(FieldmarkError, match=r"has parts that are trained with a model, and this model brings none"):
+        with pytest.raises(FieldmarkError, match="has parts that are trained with a model"):
             heads.create_for(encoder, NAME, manipulation=True)
 
 
