@@ -21,7 +21,7 @@ class SemanticCorrespondence(nn.Module):
     Args:
         channels: Of the maps, C.
         reduce: Compare g of the maps; without it the maps themselves, which needs no training.
-        temperature: Divides the cosines; 1 in the paper. Without training a low one is needed.
+        temperature: Divides the cosines; 1 in the paper. Untrained, only a low one moves places apart.
 
     Raises:
         FieldmarkError: For channels below 1 or a temperature not above 0.

@@ -47,7 +47,8 @@ class SpatialAlignment(Head):
         correspondence: Align by semantic correspondence.
         reduce: Compare g of the descriptors there, which is learned; otherwise the descriptors themselves.
         manipulation: Move each place of the aligned maps by a learned offset.
-        temperature: Of the correspondence, divides the cosines; 1 in the paper. Untrained features need a low one.
+        temperature: Of the correspondence, divides the cosines; 1 in the paper. To be chosen on validation
+            classes for features that were not trained with it.
         distance: ``"squared_euclidean"`` or ``"euclidean"``, the mean over the places; ``"sum"``, the squared distance
             of the flattened maps; ``"pooled"``, that of the mean vectors.
         scale: Factor on the scores.
