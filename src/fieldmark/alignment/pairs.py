@@ -27,7 +27,7 @@ Distance = Literal["squared_euclidean", "euclidean", "sum", "pooled"]
 
 _ON_PROCESSOR, _ELSEWHERE = 512, 4096  # megabytes
 # Parts of the memory: of a chunk, which on a processor had better stay small; and of what is done without chunks.
-_CHUNK, _ALL = 1 / 16, 1 / 4
+_CHUNK, _ALL = 1 / 16, 1 / 2
 
 
 def aligned_distances(
