@@ -77,14 +77,20 @@ def scene(house: tuple[float, float], tree: tuple[float, float], sun: float, sky
 
 
 def explanations(target: Path) -> None:
-    """What ``fieldmark explain`` makes of two drawn scenes: one picture of the matches, one of all flows."""
+    """What ``fieldmark explain`` makes of two drawn scenes: the matches, all flows, and the spatial alignment."""
     from fieldmark import backbones, explain
 
     query = scene((0.32, 0.56), (0.8, 0.42), 0.82, "#a9d7f5", "#8cc26a")
     support = scene((0.7, 0.5), (0.22, 0.52), 0.42, "#cfe0ea", "#b9a46a")
-    found = explain.match(backbones.create("efficientnet_lite0"), query, support)
-    for name, parts in (("explain_matches", ("overlay", "reconstruction")), ("explain_flows", ("flows",))):
-        path = explain.save_picture(explain.picture(found, parts), target / f"{name}.png", dpi=90)
+    model = backbones.create("efficientnet_lite0")
+    found, aligned = explain.match(model, query, support), explain.align(model, query, support, heat="norm")
+    pictures = {
+        "explain_matches": explain.picture(found, ("overlay", "reconstruction")),
+        "explain_flows": explain.picture(found, ("flows",)),
+        "explain_alignment": explain.alignment_picture(aligned),
+    }
+    for name, figure in pictures.items():
+        path = explain.save_picture(figure, target / f"{name}.png", dpi=90)
         with Image.open(path) as file:
             image = file.convert("RGB").quantize(256)
         image.save(path, optimize=True)

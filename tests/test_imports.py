@@ -38,7 +38,7 @@ def test_help_needs_no_torch():
     assert out.strip().endswith("[]")
 
 
-@pytest.mark.parametrize("room", ["functional", "backbones", "heads", "data"])
+@pytest.mark.parametrize("room", ["functional", "alignment", "backbones", "heads", "data"])
 def test_rooms_do_not_bring_the_heavy_packages_of_others(room):
     heavy = ("torchvision", "timm", "lightning", "sklearn", "matplotlib", "kornia")
     loaded = python(f"import sys, fieldmark.{room}; print([m for m in {heavy} if m in sys.modules])")

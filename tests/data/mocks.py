@@ -117,10 +117,12 @@ def aircraft(root):
 
 
 def grocery(root):
+    """The real class names, against their alphabet; one image a class in each official part."""
+    titles = class_split("grocery-fieldmark", "all")[::-1]
     put(root / "classes.csv", "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int)\n"
-        + "".join(f"Kind-{80 - c},{c},Fruit,0\n" for c in range(81)))  # fmt: skip
+        + "".join(f"{title},{c},Fruit,0\n" for c, title in enumerate(titles)))  # fmt: skip
     for part in ("train", "val", "test"):
-        rows = [(f"{part}/Fruit/Kind-{80 - c}/{c}.jpg", c) for c in range(81)]
+        rows = [(f"{part}/Fruit/{title}/{c}.jpg", c) for c, title in enumerate(titles)]
         for path, _ in rows:
             put(root / path)
         put(root / f"{part}.txt", "".join(f"{path}, {c}, 0\n" for path, c in rows))

@@ -185,5 +185,15 @@ def test_aircraft_variants_may_hold_blanks_and_slashes(tmp_path):
 
 def test_grocery_keeps_the_official_order(tmp_path):
     store = data.load("grocery", mocks.grocery(tmp_path), "val", size=8)
-    assert store.class_names == [f"Kind-{80 - c}" for c in range(81)]
+    assert store.class_names == class_split("grocery-fieldmark", "all")[::-1]
     assert store.labels.tolist() == list(range(81))
+
+
+def test_grocery_with_split_classes_takes_the_images_of_all_official_parts(tmp_path):
+    root = mocks.grocery(tmp_path)
+    found = {part: data.load("grocery-fieldmark", root, part, size=8) for part in ("train", "val", "test")}
+    assert [len(store.class_names) for store in found.values()] == [41, 15, 25]
+    for part, store in found.items():
+        assert sorted(store.class_names) == class_split("grocery-fieldmark", part)
+        assert store.class_counts().tolist() == [3] * len(store.class_names)
+        assert {name.split("/")[0] for name in store.names} == {"train", "val", "test"}

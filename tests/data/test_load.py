@@ -186,6 +186,15 @@ def test_grocery(shared_file):
 
 
 @pytest.mark.data
+def test_grocery_with_split_classes(shared_file, tmp_path):
+    path = shared_file("data/grocery.zip")
+    parts = [data.load("grocery-fieldmark", path, split, size=16, progress=False, cache=tmp_path)
+             for split in ("train", "val", "test")]  # fmt: skip
+    assert sum(len(part) for part in parts) == 5421
+    assert min(int(part.class_counts().min()) for part in parts) == 35  # an episode takes 20 of a class
+
+
+@pytest.mark.data
 def test_omniglot_background_sets_together(shared_file):
     folder = shared_file("data/omniglot_small1.zip").parent
     store = data.load("omniglot", folder, progress=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib import resources
 
 import pytest
 
@@ -25,6 +26,7 @@ SIZES = {
     "places": (183, 91, 91),
     "plantae": (100, 50, 50),
     "nabirds-fieldmark": (350, 66, 139),
+    "grocery-fieldmark": (41, 15, 25),
 }
 RULES = ("stanford_cars-scl", "places", "plantae", "nabirds-fieldmark")
 
@@ -80,6 +82,28 @@ def test_fc100_keeps_super_classes_whole():
     for group in superclasses().values():
         assert sum(set(group) <= set(class_split("fc100", part)) for part in ("train", "val", "test")) == 1
     assert len(superclasses()) == 20
+
+
+def test_grocery_is_what_its_rule_says_and_keeps_coarse_classes_whole():
+    """The rule of docs/datasets.md, written out once more."""
+    kinds = json.loads(resources.files("fieldmark.data").joinpath("splits/grocery.json").read_text("utf-8"))["kinds"]
+    wanted = {"Fruit": (14, 5, 9), "Packages": (16, 6, 9), "Vegetables": (11, 4, 7)}
+    found = {"train": [], "val": [], "test": []}
+    for kind, groups in kinds.items():
+        size = dict(zip(found, wanted[kind], strict=True))
+        room = dict(size)
+        by_hash = sorted(groups, key=lambda name: hashlib.sha256(f"grocery-fieldmark:{name}".encode()).hexdigest())
+        for group in sorted(by_hash, key=lambda name: len(groups[name]), reverse=True):
+            fitting = [part for part in ("test", "train", "val") if room[part] >= len(groups[group])]
+            emptiest = max(fitting, key=lambda part: room[part] / size[part])
+            room[emptiest] -= len(groups[group])
+            found[emptiest] += groups[group]
+    assert {part: sorted(names) for part, names in found.items()} == {
+        part: class_split("grocery-fieldmark", part) for part in found
+    }
+    assert "ours" in split_source("grocery-fieldmark")
+    test = set(class_split("grocery-fieldmark", "test"))
+    assert {"Golden-Delicious", "Granny-Smith", "Pink-Lady", "Red-Delicious", "Royal-Gala"} <= test
 
 
 @pytest.mark.data

@@ -83,3 +83,27 @@ def test_two_processes_see_what_one_sees_and_end_where_one_ends(tmp_path):
         for name in ("one", "two")
     ]
     assert means[0] == pytest.approx(means[1], abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_trained_head_is_the_same_in_every_process_and_in_the_file(tmp_path):
+    """Both processes hand the first phase's head on to the second, and end with one head."""
+    stages = [
+        {"name": name, "objective": {"name": "lssa", "options": {"manipulation": name == "ssm"}}, "epochs": 1,
+         "episodes": {"way": 3, "queries": 3, "episodes_per_epoch": 4, "episodes_per_step": 2},
+         "optimizer": {"name": "adam", "lr": 0.001},
+         "validation": {"way": 3, "queries": 3, "episodes": 5, "head": "spatial_alignment"}}
+        for name in ("lsc", "ssm")
+    ]  # fmt: skip
+    evaluations = [{"way": 3, "queries": 3, "episodes": 10, "heads": ["spatial_alignment"]}]
+    words = ["--stages", json.dumps(stages), "--evaluations", json.dumps(evaluations)]
+    words += ["--backbone.options.last_pool", "false", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = run_script(tmp_path / "two", -1, *words)
+    assert done.returncode == 0, done.stderr
+    encoder, facts = load_model(tmp_path / "two/tiny")
+    best = torch.load(tmp_path / "two/tiny/stages/ssm/best.ckpt", weights_only=True)["model"]
+    learned = {key.removeprefix("objective.head."): v for key, v in best.items() if key.startswith("objective.head.")}
+    assert set(learned) == set(encoder.head.weights)
+    assert all(torch.equal(value, encoder.head.weights[key]) for key, value in learned.items())
+    assert facts["head"]["options"]["manipulation"] is True
+    assert list((tmp_path / "two/tiny/results").glob("*.json"))

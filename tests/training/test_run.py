@@ -165,6 +165,21 @@ def test_evaluating_on_training_classes_is_refused(tiny, stores, tmp_path):
         train(tiny("--evaluations.0.split", "train"), tmp_path, data=stores)
 
 
+@pytest.mark.parametrize("choice", ["allow", "leave_out"])
+def test_test_classes_that_were_trained_on_are_named_or_left_out(tiny, stores, tmp_path, choice):
+    from fieldmark.data import ImageStore
+
+    names = ["train 2", *stores["test"].class_names[1:]]
+    test = stores["test"]
+    mixed = ImageStore.from_arrays(test.images, test.labels, names, test.manifest)
+    words = ("--evaluations.0.seen_classes", choice, "--evaluations.0.way", "5")
+    folder = train(tiny(*words), tmp_path, data={**stores, "test": mixed})
+    (row,) = json.loads(next((folder / "results").glob("*.json")).read_text())["rows"]
+    assert row["leaked_classes"] == (["train 2"] if choice == "allow" else [])
+    assert row.get("left_out_classes", []) == (["train 2"] if choice == "leave_out" else [])
+    assert set(row["class_accuracies"]) == set(names) - set(row.get("left_out_classes", []))
+
+
 def test_the_embedding_is_analysed_while_it_is_trained(tiny, stores, tmp_path):
     """The columns of the last epoch are those of the finished model; they change nothing else."""
     from fieldmark.evaluation.analysis import measure_embedding

@@ -26,6 +26,7 @@ _LATER = {
     "load_model": "checkpoint",
     "save_model": "checkpoint",
     "convert_checkpoint": "convert",
+    "TrainedHead": "trained_head",
 }
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "BackboneFacts",
     "Encoder",
     "Projected",
+    "TrainedHead",
     "convert_checkpoint",
     "create",
     "describe",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from fieldmark.backbones.checkpoint import load_model, save_model
     from fieldmark.backbones.convert import convert_checkpoint
     from fieldmark.backbones.encoder import Encoder
+    from fieldmark.backbones.trained_head import TrainedHead
 
 
 def __getattr__(name: str) -> Any:

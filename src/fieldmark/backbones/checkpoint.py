@@ -12,8 +12,10 @@ from safetensors.torch import save
 
 from fieldmark.backbones import create
 from fieldmark.backbones.encoder import Encoder
+from fieldmark.backbones.trained_head import PREFIX, TrainedHead
 from fieldmark.errors import FieldmarkError
 from fieldmark.files import write_beside
+from fieldmark.shapes import Tensor
 
 FORMAT = "fieldmark-model-1"
 
@@ -25,7 +27,7 @@ def save_model(
 
     Args:
         path: File to write, by custom ``model.safetensors``.
-        encoder: The trained model.
+        encoder: The trained model; a head that was trained with it (``encoder.head``) goes into the same file.
         facts: What it was trained on and how (``training_classes``, ``manifest``, ``seed`` ...); JSON values.
         dtype: Store floating-point weights in this type (float16 halves the file).
 
@@ -37,10 +39,15 @@ def save_model(
         >>> load_model(path)[1]["seed"]
         0
     """
+    state: dict[str, Tensor] = dict(encoder.backbone.state_dict())
+    if encoder.head is not None:
+        state |= _beside(state, encoder.head)
     tensors = {}
-    for key, value in encoder.backbone.state_dict().items():
+    for key, value in state.items():
         value = value.detach().cpu()
-        tensors[key] = value.to(dtype or value.dtype).contiguous() if value.is_floating_point() else value.contiguous()
+        value = value.to(dtype or value.dtype) if value.is_floating_point() else value
+        # Two entries may not share memory in the file.
+        tensors[key] = value.clone(memory_format=torch.contiguous_format)
     header = {
         "format": FORMAT,
         "backbone": encoder.backbone.name,
@@ -51,6 +58,8 @@ def save_model(
         "crop": json.dumps(encoder.crop),
         "facts": json.dumps(facts or {}),
     }
+    if encoder.head is not None:
+        header["head"] = encoder.head.header()
     data = save(tensors, header)
     return write_beside(path, lambda file: file.write(data))
 
@@ -63,7 +72,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         device: Where to put it.
 
     Returns:
-        The encoder, in evaluation mode with float32 weights, and the facts saved with it.
+        The encoder, in evaluation mode with float32 weights, and the facts saved with it. ``encoder.head`` is the head
+        that was trained with it, if one was.
 
     Raises:
         FieldmarkError: If there is no such file, or it is not one of ours.
@@ -86,10 +96,25 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         raise FieldmarkError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from None
     backbone = create(header["backbone"], **json.loads(header["options"]))
     wanted = backbone.state_dict()
+    head = None
+    if "head" in header:
+        own = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX) and key not in wanted}
+        head = TrainedHead.from_file(header["head"], own, str(path))
     if set(wanted) != set(tensors):
         odd = sorted(set(wanted) ^ set(tensors))[0]
         raise FieldmarkError(f"{path} does not fit backbone {header['backbone']!r}: entry {odd!r} is on one side only")
     backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     mean, std, size, crop = (json.loads(header.get(key, "null")) for key in ("mean", "std", "size", "crop"))
-    encoder = Encoder(backbone, mean, std, size, crop)
+    encoder = Encoder(backbone, mean, std, size, crop, head)
     return encoder.to(device).eval(), json.loads(header["facts"])
+
+
+def _beside(state: dict[str, Tensor], head: TrainedHead) -> dict[str, Tensor]:
+    """The head's entries under names of their own."""
+    entries = {PREFIX + key: value for key, value in head.weights.items()}
+    if shared := sorted(set(entries) & set(state)):
+        raise FieldmarkError(
+            f"the backbone and head {head.name!r} both have an entry {shared[0]!r} in the model file; rename the "
+            "backbone's module"
+        )
+    return entries

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fieldmark.backbones.base import Backbone
+from fieldmark.backbones.trained_head import TrainedHead
 from fieldmark.errors import FieldmarkError
 from fieldmark.shapes import Float, Tensor
 
@@ -26,6 +27,8 @@ class Encoder(nn.Module):
             Default: as they come.
         crop: Height and width of the centre that is cut out of larger images first (as the papers evaluate: images of
             92 pixels, a crop of 84). Default: the whole image.
+        head: A head that was trained with the backbone (:func:`fieldmark.heads.create_for` makes it); no part of what
+            the encoder computes.
 
     Example:
         >>> from fieldmark import backbones
@@ -45,12 +48,14 @@ class Encoder(nn.Module):
         std: Sequence[float] | None = None,
         size: int | None = None,
         crop: int | None = None,
+        head: TrainedHead | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.size = size
         self.crop = crop
+        self.head = head
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
         if mean is None or std is None:

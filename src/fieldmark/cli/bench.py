@@ -16,6 +16,7 @@ BENCHMARKS = {
     "augmentation": "images augmented a second: ours against torchvision and kornia",
     "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
     "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
+    "lssa": "episodes of the spatial alignment a second: ours against all pairs materialised, with memory",
 }
 _OF_TRANSPORT = ("data", "root", "qpth_python")
 

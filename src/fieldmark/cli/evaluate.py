@@ -8,7 +8,7 @@ has any). Several heads (--head a,b) and several models (--baseline) are scored 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,12 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
     extractor = choose_extractor(options.descriptors, chosen, facts)
-    size = options.size or image_size(model, facts)
-    data, support, base, episodes = _load_data(options, size, facts)
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
+    _check_heads({key: one for key, (one, _) in models.items()}, head_options)
+    size = options.size or image_size(model, facts)
+    data, support, base, episodes = _load_data(options, size, facts)
     results: dict[tuple[str, str], Any] = {}
     for key, (one, known) in models.items():
         found = evaluate_runs(
@@ -141,6 +142,18 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
         if options.runs == 1:
             episodes = next(iter(found.values())).median.episodes
     return {key: known for key, (_, known) in models.items()}, results
+
+
+def _check_heads(models: Mapping[str, Any], head_options: Mapping[str, dict[str, Any]]) -> None:
+    """Refuse a head with parts that were not trained with a model before its data is loaded."""
+    from fieldmark import heads
+
+    for key, model in models.items():
+        for name, given in head_options.items():
+            try:
+                heads.create_for(model, name, **given)
+            except FieldmarkError as error:
+                raise FieldmarkError(f"{key}: {error}") from None
 
 
 def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> tuple[Any, Any, Any, Any]:

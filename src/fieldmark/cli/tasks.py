@@ -1,8 +1,9 @@
-"""Which options of `fieldmark eval` belong to one task only, and which of them were given."""
+"""Which options of a command belong to one of its tasks only, and which of them were given."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -42,10 +43,30 @@ def check_task(options: argparse.Namespace) -> None:
     """
     if options.task not in ONLY:
         raise unknown_name("task", options.task, ONLY)
-    for task, names in ONLY.items():
-        for option in options.given:
-            if task != options.task and option in names:
-                raise FieldmarkError(f"{option} is an option of --task {task}; leave it out for --task {options.task}")
+    refuse_others("--task", options.task, options.given, ONLY)
+
+
+def refuse_others(switch: str, chosen: str, given: Iterable[str], only: Mapping[str, Iterable[str]]) -> None:
+    """Refuse options that belong to another value of a switch than the one that was chosen.
+
+    Args:
+        switch: The switch, such as ``--task``.
+        chosen: Its value.
+        given: Options on the command line.
+        only: Of each value of the switch the options that it alone takes.
+
+    Raises:
+        FieldmarkError: Names the option and whose it is.
+
+    Example:
+        >>> refuse_others("--task", "a", ["--depth"], {"a": ["--width"], "b": ["--depth"]})
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: --depth is an option of --task b; leave it out for --task a
+    """
+    for value, names in only.items():
+        for option in given:
+            if value != chosen and option in names:
+                raise FieldmarkError(f"{option} is an option of {switch} {value}; leave it out for {switch} {chosen}")
 
 
 def _noting(kind: Any) -> Any:

@@ -104,6 +104,12 @@ def _fc100() -> Parts:
     return {part: [name for group in facts[part] for name in groups[group]] for part in PARTS}
 
 
+def _grocery() -> Parts:
+    facts = _read("grocery")
+    groups = {name: classes for kind in facts["kinds"].values() for name, classes in kind.items()}
+    return {part: [name for group in facts[part] for name in groups[group]] for part in PARTS}
+
+
 def _numbered(name: str, which: str) -> Callable[[], Parts]:
     """Lists that are stored as positions in one list of names."""
 
@@ -154,6 +160,7 @@ _FILES = {
     "cub-retrieval": "cub",
     "stanford_dogs-dn4": "stanford_dogs",
     "stanford_cars-dn4": "stanford_cars",
+    "grocery-fieldmark": "grocery",
 }
 _LISTS: dict[str, Callable[[], Parts]] = {
     "cifar_fs": _plain("cifar_fs"),
@@ -163,6 +170,7 @@ _LISTS: dict[str, Callable[[], Parts]] = {
     **{f"cub-{name}": _numbered("cub", name) for name in ("feat", "closerlook", "frn", "dn4", "easyfsl", "retrieval")},
     "stanford_dogs-dn4": _plain("stanford_dogs"),
     "stanford_cars-dn4": _plain("stanford_cars"),
+    "grocery-fieldmark": _grocery,
 }
 _RULES: dict[str, tuple[int, Callable[[Sequence[str]], Parts]]] = {
     "stanford_cars-scl": (196, every_second),

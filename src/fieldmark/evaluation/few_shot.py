@@ -18,8 +18,7 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.features import encode
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
-from fieldmark.heads import Head
-from fieldmark.heads import create as create_head
+from fieldmark.heads import Head, create_for
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
 
@@ -40,7 +39,7 @@ class FewShotResult:
         predicted: ``(E, Q)`` predicted label, 0 to way - 1, of every query.
         episodes: The episodes, to be saved or scored by another method.
         head: Name of the head.
-        head_options: Its options.
+        head_options: Its options: those that were given; of a head that was trained with the model, all.
         support_copies: Augmented copies of every support image (0: the image itself).
         leaked_classes: Test classes that the model was trained on; empty unless that was allowed.
         manifest: What the images were.
@@ -181,8 +180,9 @@ def evaluate_few_shot(
         episodes: How many, or the episodes themselves.
         seed: Seed of the episodes (and of support augmentation and of extractors that draw at random); they do not
             depend on the model.
-        head: Name of a head, or one made by :func:`fieldmark.heads.create`.
-        head_options: Options of the named head.
+        head: Name of a head, or one made by :func:`fieldmark.heads.create`. A name that the model brings a trained head
+            of (``model.head``) is that head, see :func:`fieldmark.heads.create_for`.
+        head_options: Options of the named head; of a trained one, what differs from its training.
         descriptors: Name of an extractor, or one made by :func:`fieldmark.descriptors.create`: what heads on local
             descriptors are given. Heads on pooled vectors take the mean of the whole image's map all the same.
         descriptor_options: Options of the named extractor.
@@ -251,7 +251,12 @@ def evaluate_heads(
     encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     options = {key: dict((head_options or {}).get(key, {})) for key in heads}
-    made = {key: create_head(head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()}
+    made = {
+        key: create_for(encoder, head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()
+    }
+    for key, head in made.items():
+        if encoder.head is not None and head.made_as is not None and heads[key] == encoder.head.name:
+            options[key] = dict(head.made_as[1])  # the options it was trained with count, not only those that are given
     extractor = as_extractor(descriptors, descriptor_options)
     for key, head in made.items():
         if head.needs_base and base_data is None:

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fieldmark import functional
 from fieldmark.backbones import Backbone, Encoder
-from fieldmark.data.images import Fit, check_fit, fit_image
-from fieldmark.data.sources import FolderSource
+from fieldmark.data.images import Fit, check_fit
 from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.boxes import Nodes, place_nodes
+from fieldmark.explain.images import Picture, as_encoder, check_finite, fitted_pair, names_of
 from fieldmark.functional.emd_similarity import Weighting, directions
 from fieldmark.functional.weights import Variant
 
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
-
 MAX_NODES = 1024
 """Descriptors an image; the exact matching of more takes minutes and shows nothing."""
-
-# For backbones that bring no normalisation of their own; that of ImageNet suits photographs.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -181,10 +173,9 @@ def match(
     for kind, value, known in (("weights", weights, get_args(Weighting)), ("variant", variant, get_args(Variant))):
         if value not in known:
             raise unknown_name(kind, value, known)
-    encoder = model if isinstance(model, Encoder) else _with_normalisation(model)
+    encoder = as_encoder(model)
     extractor = as_extractor(descriptors, descriptor_options)
-    side = _size(encoder, size)
-    images = [fit_image(_load(image), side, fit) for image in (query_image, support_image)]
+    images = fitted_pair(encoder, query_image, support_image, size, fit)
     sets, nodes = zip(*(_describe(encoder, extractor, image, seed) for image in images), strict=True)
     query, support = sets
     if max(len(query), len(support)) > MAX_NODES:
@@ -197,7 +188,7 @@ def match(
     flow, contributions, query_weights, support_weights = (
         one[0, 0].numpy() for one in (found.flow, found.contributions, found.query_weights, found.support_weights)
     )
-    names = [_name(given, kind) for given, kind in ((query_image, "query"), (support_image, "support"))]
+    names = names_of(query_image, support_image)
     return Matching(
         similarity=float(found.similarity[0, 0]),
         query_image=images[0], support_image=images[1], flow=flow,
@@ -213,51 +204,6 @@ def match(
         },
         query_name=names[0], support_name=names[1],
     )  # fmt: skip
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """An image file as upright 8-bit RGB, whatever its kind; see :func:`fieldmark.data.images.decode_image`.
-
-    Raises:
-        FieldmarkError: No such file, not a file, too large, or not a readable image.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FieldmarkError(f"no image at {path}; expected an image file")
-    if not path.is_file():  # a folder; or a device or pipe, which might never end
-        raise FieldmarkError(f"{path} is not a file; expected an image file")
-    return FolderSource(path.parent, only=[path.name]).image(path.name)
-
-
-def _load(image: Picture) -> Image.Image:
-    if isinstance(image, Image.Image):
-        if image.mode != "RGB":
-            raise FieldmarkError(f"image has mode {image.mode}; expected RGB (the file's name would be converted)")
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise FieldmarkError(f"image is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
-        return Image.fromarray(image)
-    return read_image(image)
-
-
-def _name(image: Picture, otherwise: str) -> str:
-    return otherwise if isinstance(image, Image.Image | np.ndarray) else Path(image).name
-
-
-def _with_normalisation(backbone: Backbone) -> Encoder:
-    mean = backbone.mean if backbone.mean is not None else _MEAN
-    std = backbone.std if backbone.std is not None else _STD
-    return Encoder(backbone, mean, std)
-
-
-def _size(encoder: Encoder, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
-    own = encoder.size
-    if size is None:
-        return own or encoder.backbone.default_size
-    if own is not None and size not in (own, (own, own)):
-        raise FieldmarkError(f"size is {size}, but this model always runs at {own} pixels; leave the size out")
-    return size
 
 
 @torch.no_grad()
@@ -281,10 +227,7 @@ def _describe(encoder: Encoder, extractor: Extractor, image: np.ndarray, seed: i
     finally:
         encoder.train(was_training[0])
         extractor.train(was_training[1])
-    if not torch.isfinite(found).all():
-        raise FieldmarkError(
-            "the model gives features that are not finite; its weights are damaged or its training diverged"
-        )
+    check_finite(found)
     return found, nodes
 
 

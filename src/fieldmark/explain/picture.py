@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.flows import check_readable, draw_flows, flows_height
@@ -17,6 +17,10 @@ from fieldmark.files import write_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+Part = tuple[Callable[[T], float], Callable[[Sheet, T], None]]
+"""Of a part of a picture: how many inches it takes, and what draws it."""
 
 PARTS = ("overlay", "reconstruction", "flows")
 FORMATS = ("png", "pdf", "svg")
@@ -43,25 +47,42 @@ def picture(matching: Matching, what: Sequence[str] = PARTS, top: int = 8) -> Fi
     check_top(top)
     if "flows" in what:
         check_readable(matching)
-    measure: dict[str, Callable[[Matching], float]] = {
-        "overlay": lambda one: overlay_height(one, top),
-        "reconstruction": reconstruction_height,
-        "flows": flows_height,
+    parts: dict[str, Part[Matching]] = {
+        "overlay": (lambda one: overlay_height(one, top), lambda sheet, one: draw_overlay(sheet, one, top)),
+        "reconstruction": (reconstruction_height, draw_reconstruction),
+        "flows": (flows_height, draw_flows),
     }
-    draw: dict[str, Callable[[Sheet, Matching], None]] = {
-        "overlay": lambda sheet, one: draw_overlay(sheet, one, top),
-        "reconstruction": draw_reconstruction,
-        "flows": draw_flows,
-    }
-    heights = {part: measure[part](matching) for part in what}
-    total = _TITLE + sum(heights[part] for part in what)
+    return stacked(matching, [parts[part] for part in what], _draw_title)
+
+
+def stacked(found: T, parts: Sequence[Part[T]], draw_title: Callable[[Sheet, T], None]) -> Figure:
+    """Parts below each other under a title.
+
+    Args:
+        found: What is drawn.
+        parts: Of each part its height in inches and what draws it on its sheet.
+        draw_title: Draws the title on a sheet of its own.
+    """
+    heights = [height(found) for height, _ in parts]
+    total = _TITLE + sum(heights)
     figure = new_figure(total)
-    _draw_title(Sheet(figure, _TITLE, 0, total), matching)
+    draw_title(Sheet(figure, _TITLE, 0, total), found)
     place = _TITLE
-    for part in what:
-        draw[part](Sheet(figure, heights[part], place, total), matching)
-        place += heights[part]
+    for (_, draw), height in zip(parts, heights, strict=True):
+        draw(Sheet(figure, height, place, total), found)
+        place += height
     return figure
+
+
+def draw_lines(sheet: Sheet, title: str, names: tuple[str, str], how: str) -> None:
+    """A title, the names of the two images where they are files, and a line on how it was made."""
+    sheet.text(MARGIN, 0.36, title, 17, INK, weight="bold")
+    lines = [(how, QUIET)]
+    if names != ("query", "support"):  # images that are no files have no names
+        query, support = (shortened(name, 44) for name in names)
+        lines.insert(0, (f"query {query}  ·  support {support}", INK))
+    for row, (line, colour) in enumerate(lines):
+        sheet.text(MARGIN, 0.68 + 0.21 * row, line, 10.2, colour)
 
 
 def save_picture(figure: Figure, path: str | Path, dpi: int = _DPI) -> Path:
@@ -99,13 +120,13 @@ def format_of(path: str | Path) -> str:
     return suffix
 
 
-def check_parts(what: Sequence[str]) -> None:
+def check_parts(what: Sequence[str], known: Sequence[str] = PARTS) -> None:
     """Refuse an unknown part, with the nearest known one, and an empty picture."""
     if not what:
-        raise FieldmarkError(f"a picture without parts; expected some of {', '.join(PARTS)}")
+        raise FieldmarkError(f"a picture without parts; expected some of {', '.join(known)}")
     for part in what:
-        if part not in PARTS:
-            raise unknown_name("part of the picture", part, PARTS)
+        if part not in known:
+            raise unknown_name("part of the picture", part, known)
 
 
 def _draw_title(sheet: Sheet, matching: Matching) -> None:
@@ -119,14 +140,5 @@ def _draw_title(sheet: Sheet, matching: Matching) -> None:
         f"{facts['backbone']} at {width} × {height} pixels  ·  {facts['descriptors']} descriptors, {count}  ·  "
         f"{facts['weights'].replace('_', '-')} weights  ·  variant {facts['variant']}"
     )
-    sheet.text(MARGIN, 0.36, f"Similarity by optimal matching: {matching.similarity:.3f} of at most {most:g}", 17, INK,
-               weight="bold")  # fmt: skip
-    names = f"query {shortened(matching.query_name, 44)}  ·  support {shortened(matching.support_name, 44)}"
-    # Images that are no files have no names.
-    lines = (
-        [(how, QUIET)]
-        if (matching.query_name, matching.support_name) == ("query", "support")
-        else [(names, INK), (how, QUIET)]
-    )
-    for row, (line, colour) in enumerate(lines):
-        sheet.text(MARGIN, 0.68 + 0.21 * row, line, 10.2, colour)
+    title = f"Similarity by optimal matching: {matching.similarity:.3f} of at most {most:g}"
+    draw_lines(sheet, title, (matching.query_name, matching.support_name), how)

@@ -10,7 +10,9 @@ from fieldmark.heads.logistic import Logistic
 from fieldmark.heads.matching import Matching
 from fieldmark.heads.nearest import Nearest
 from fieldmark.heads.prototype import Prototype
+from fieldmark.heads.spatial_alignment import SpatialAlignment
 from fieldmark.heads.structured_fc import StructuredFC
+from fieldmark.heads.trained import create_for
 
 create = HEADS.create
 names = HEADS.names
@@ -28,8 +30,10 @@ __all__ = [
     "Matching",
     "Nearest",
     "Prototype",
+    "SpatialAlignment",
     "StructuredFC",
     "check_episodes",
     "create",
+    "create_for",
     "names",
 ]

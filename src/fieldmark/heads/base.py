@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from math import inf
-from typing import ClassVar, Literal
+from types import NoneType
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -14,7 +16,22 @@ from fieldmark.shapes import Float, Int, Tensor
 
 Kind = Literal["pooled", "local", "spatial"]
 
-HEADS: Registry[Head] = Registry("head")
+_PLAIN = (str, int, float, list, tuple, dict, NoneType)  # what can be written into a file
+
+
+class HeadRegistry(Registry["Head"]):
+    """Heads by name; each one remembers the name and all options that it was made with (:attr:`Head.made_as`)."""
+
+    def create(self, name: str, **options: Any) -> Head:
+        """Make the named head; options that it does not take are refused with the nearest valid one."""
+        head = super().create(name, **options)
+        parameters = inspect.signature(self.get(name).make).parameters.values()
+        defaults = {one.name: one.default for one in parameters if isinstance(one.default, _PLAIN)}
+        head.made_as = name, {**defaults, **options}
+        return head
+
+
+HEADS = HeadRegistry("head")
 
 
 class Head(nn.Module):
@@ -28,11 +45,13 @@ class Head(nn.Module):
             location, ``"spatial"`` the pooled vector and four that keep some of the layout (N = 5, see
             :func:`fieldmark.descriptors.describe`). A flat vector is a set of one, so every head takes N = 1; a pooled
             head averages more. An option may change it for one head, so ask the head, not its class.
+        made_as: The name and the options that it was made with by name; None if it was made otherwise.
         together: Episodes that it is worth handing over at once, whatever their size: more than 1 where many small
             steps would each be too short for the machine.
     """
 
     descriptors: Kind
+    made_as: tuple[str, dict[str, Any]] | None = None
     together: ClassVar[int] = 1
 
     @property
@@ -43,6 +62,18 @@ class Head(nn.Module):
     def fit_base(self, features: Float[Tensor, "*shape C"]) -> Head:
         """Learn what the head needs from descriptors of the base (training) classes; returns the head itself."""
         return self
+
+    @property
+    def learned(self) -> bool:
+        """Whether it has parts that training must have filled; most heads have none."""
+        return False
+
+    def setup(self, channels: int) -> None:
+        """Build the learned parts, if there are any, with fresh weights.
+
+        Args:
+            channels: Channels C of the descriptors.
+        """
 
     def forward(
         self,

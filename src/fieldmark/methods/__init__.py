@@ -2,7 +2,7 @@
 
 Example:
     >>> names()
-    ['cross_entropy', 'deepemd', 'distillation', 'head', 'matching_net', 'metric_learning', 'protonet', 'scl']
+    ['cross_entropy', 'deepemd', 'distillation', 'head', 'lssa', 'matching_net', 'metric_learning', 'protonet', 'scl']
     >>> create("protonet", scale=0.5).sampling
     'episodes'
 """
@@ -12,6 +12,7 @@ from fieldmark.methods.cross_entropy import CrossEntropy
 from fieldmark.methods.deepemd import DeepEMD
 from fieldmark.methods.distillation import Distillation
 from fieldmark.methods.head_episodes import HeadEpisodes
+from fieldmark.methods.lssa import LSSA
 from fieldmark.methods.matching_net import MatchingNet
 from fieldmark.methods.metric_learning import MetricLearning
 from fieldmark.methods.protonet import ProtoNet
@@ -21,6 +22,7 @@ create = OBJECTIVES.create
 names = OBJECTIVES.names
 
 __all__ = [
+    "LSSA",
     "OBJECTIVES",
     "SCL",
     "Batch",

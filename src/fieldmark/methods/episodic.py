@@ -33,6 +33,10 @@ class EpisodicObjective(Objective):
         self.head = head
         self.extractor = as_extractor(descriptors)
 
+    def setup(self, channels: int, classes: int) -> None:
+        """Build the learned parts of the head, if it has any."""
+        self.head.setup(channels)
+
     def forward(self, encode: Encode, batch: Batch) -> dict[str, Tensor]:
         """Loss and accuracy over all queries of all episodes."""
         assert isinstance(batch, EpisodeBatch)

@@ -49,17 +49,23 @@ def _rows(
 ) -> list[dict[str, Any]]:
     from fieldmark import heads
     from fieldmark.evaluation import evaluate_runs
+    from fieldmark.evaluation.leakage import require_new_classes
 
     names = {str(number): head.name for number, head in enumerate(spec.heads)}
     options = {str(number): head.options for number, head in enumerate(spec.heads)}
-    needs_base = any(heads.create(head.name, **head.options).needs_base for head in spec.heads)
+    needs_base = any(heads.create_for(encoder, head.name, **head.options).needs_base for head in spec.heads)
     store = load(spec.split, spec.data)
+    left_out: list[str] = []
+    if spec.seen_classes == "leave_out":
+        left_out = require_new_classes(facts, store, allow=True)
+        store = store.select_classes([name for name in store.class_names if name not in left_out])
     episodes = own_episodes((spec.data or recipe.data).name, store) or spec.episodes
     descriptors = spec.descriptors or recipe.descriptors
     results = evaluate_runs(
         encoder, store, names, spec.runs, spec.way, spec.shot, spec.queries, episodes, spec.seed,
         support_copies=spec.support_copies, head_options=options, descriptors=descriptors.name,
-        descriptor_options=descriptors.options, facts=facts,
+        descriptor_options=descriptors.options, facts=facts, allow_leakage=spec.seen_classes == "allow",
         base_data=load(recipe.data.train, None) if needs_base else None,
     )  # fmt: skip
-    return [{"model": recipe.name, **result.to_dict()} for result in results.values()]
+    extra = {"left_out_classes": left_out} if left_out else {}
+    return [{"model": recipe.name, **result.to_dict(), **extra} for result in results.values()]

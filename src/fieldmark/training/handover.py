@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark import methods
-from fieldmark.backbones import Encoder, load_model
+from fieldmark.backbones import Encoder, TrainedHead, load_model
+from fieldmark.heads import Head
+from fieldmark.heads.trained import keep
 from fieldmark.training.checkpoints import load_state
 from fieldmark.training.folder import RunFolder
 from fieldmark.training.schema import NamedSpec, Stage
@@ -30,14 +32,56 @@ class Finished:
 
 
 def take_result(folder: RunFolder, stage: Stage, outcome: Mapping[str, Any], encoder: Encoder) -> Finished:
-    """Put a finished stage's best weights into ``encoder``.
+    """Put a finished stage's best weights into ``encoder``, and the head that was trained with them beside it.
+
+    A stage that trains no head leaves none: what an earlier stage's head learned belongs to other features.
 
     Raises:
         FieldmarkError: If the stage's checkpoint is damaged.
     """
     weights = load_state(folder.stage(stage.name) / outcome["checkpoint"])["model"]
     encoder.load_state_dict(_under("encoder.", weights))
-    return Finished(stage.objective, encoder, _under("objective.", weights))
+    learned = _under("objective.", weights)
+    encoder.head = trained_head(methods.create(stage.objective.name, **stage.objective.options), learned)
+    return Finished(stage.objective, encoder, learned)
+
+
+def trained_head(objective: methods.Objective, learned: Mapping[str, Any] | None = None) -> TrainedHead | None:
+    """The head that an objective trains, as a model carries it; None if it trains none.
+
+    Args:
+        objective: The objective.
+        learned: Its state at another time, by the names of its state; default: as it is now.
+    """
+    head = getattr(objective, "head", None)
+    if not isinstance(head, Head):
+        return None
+    return keep(head, None if learned is None else _under("head.", learned))
+
+
+def go_on_with(objective: methods.Objective, learned: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Give an objective what another of its name had learned, as far as it has the same parts.
+
+    Args:
+        objective: The objective; already set up.
+        learned: By the names of the other's state.
+        prefix: What stands before these names in the objective's own.
+
+    Returns:
+        The names of what was taken over.
+
+    Example:
+        >>> first, second = methods.create("cross_entropy"), methods.create("cross_entropy", rotation_weight=0.1)
+        >>> first.setup(8, 3), second.setup(8, 3)
+        (None, None)
+        >>> go_on_with(second, first.state_dict())
+        ['classifier.weight', 'classifier.bias']
+    """
+    own = objective.state_dict()
+    named = {prefix + key: value for key, value in learned.items()}
+    fitting = {key: value for key, value in named.items() if key in own and own[key].shape == value.shape}
+    objective.load_state_dict({**own, **fitting})
+    return list(fitting)
 
 
 def find_teacher(stage: Stage, before: Finished | None) -> tuple[Finished | None, dict[str, Any] | None]:

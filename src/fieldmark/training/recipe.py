@@ -190,7 +190,7 @@ def check_names(recipe: Recipe) -> None:
     Raises:
         FieldmarkError: With the nearest valid name.
     """
-    from fieldmark import descriptors, heads, methods
+    from fieldmark import descriptors, methods
     from fieldmark.backbones import BACKBONES
     from fieldmark.data import DATASETS
     from fieldmark.data.augment import create_pipeline
@@ -207,6 +207,7 @@ def check_names(recipe: Recipe) -> None:
     for key in recipe.trainer:
         if key not in TRAINER_KEYS:
             raise unknown_name("recipe key", f"trainer.{key}", [f"trainer.{name}" for name in TRAINER_KEYS])
+    trained: dict[str, _Model] = {}
     for number, stage in enumerate(recipe.stages):
         objective = methods.create(stage.objective.name, **stage.objective.options)
         if objective.needs_teacher and stage.teacher == "previous" and number == 0:
@@ -214,15 +215,18 @@ def check_names(recipe: Recipe) -> None:
                 f"recipe key stages.{stage.name}.teacher is 'previous', and no stage is before it; expected the path "
                 f"of a run folder, or a stage before it that trains the teacher of objective {stage.objective.name!r}"
             )
+        trained[stage.name] = _trained_by(objective)
         if stage.validation is not None:
-            heads.create(stage.validation.head.name, **stage.validation.head.options)
+            key = f"stages.{stage.name}.validation.head"
+            _check_head(stage.validation.head, trained[stage.name], stage.name, key)
         for changes in (stage.augmentation, stage.second_view):
             create_pipeline(changes or [], recipe.data.size or 32)
     for changes in (recipe.augmentation, recipe.second_view):
         create_pipeline(changes, recipe.data.size or 32)
-    for one in recipe.evaluations:
+    for number, one in enumerate(recipe.evaluations):
+        of = one.stage or recipe.stages[-1].name
         for head in one.heads:
-            heads.create(head.name, **head.options)
+            _check_head(head, trained[of], of, f"evaluations.{number}.heads")
         if one.data is not None:
             _check_data(one.data.name, DATASETS)
     validated = [stage.validation.descriptors for stage in recipe.stages if stage.validation is not None]
@@ -246,6 +250,45 @@ def find_logger(spec: NamedSpec) -> Any:
 def _check_data(name: str, known: Any) -> None:
     if name != "folder":
         known.get(name)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a stage's model will bring as far as heads go: the one that its objective trains, for maps of any width."""
+
+    head: Any
+    channels: int = 16
+
+
+def _trained_by(objective: Any) -> _Model:
+    import torch
+
+    from fieldmark.heads import Head
+    from fieldmark.heads.trained import keep
+
+    head = getattr(objective, "head", None)
+    if not isinstance(head, Head):
+        return _Model(None)
+    with torch.random.fork_rng(devices=[]):
+        head.setup(_Model.channels)
+    return _Model(keep(head))
+
+
+def _check_head(spec: NamedSpec, model: _Model, stage: str, key: str) -> None:
+    """Refuse unknown names and options of a head, and one with parts that the objective of its stage does not train."""
+    from fieldmark import heads
+
+    learned = heads.create(spec.name, **spec.options).learned
+    own = model.head is not None and model.head.name == spec.name
+    try:
+        heads.create_for(model, spec.name, **spec.options)
+    except FieldmarkError as error:
+        if own or not learned:
+            raise FieldmarkError(f"recipe key {key}: {error}") from None
+        raise FieldmarkError(
+            f"recipe key {key}: head {spec.name!r} with these options has parts that must be trained, and the "
+            f"objective of stage {stage!r} trains no such head; switch them off, or train it in that stage"
+        ) from None
 
 
 def _check_options(kind: str, make: Any, spec: NamedSpec) -> None:

@@ -25,7 +25,7 @@ from fieldmark.training.callbacks import Bar, Epochs, Interruptions, StopAfterSt
 from fieldmark.training.checkpoints import load_state
 from fieldmark.training.evaluate import run_evaluations
 from fieldmark.training.folder import RunFolder
-from fieldmark.training.handover import Finished, find_teacher, take_result
+from fieldmark.training.handover import Finished, find_teacher, go_on_with, take_result, trained_head
 from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank
 from fieldmark.training.module import TrainingModule
 from fieldmark.training.recipe import Recipe, find_logger
@@ -100,7 +100,8 @@ def train(
     encoder.eval().requires_grad_(True)
     if not is_main_process():
         return folder.path
-    facts["stages"] = [{key: value for key, value in one.items() if key != "rows"} for one in outcomes]
+    stages = [{key: value for key, value in one.items() if key != "rows"} for one in outcomes]
+    facts = {**facts, "stages": stages, **_head_facts(encoder)}
     if not folder.model.exists():
         save_model(folder.model, encoder, facts)
     if evaluate:
@@ -115,8 +116,10 @@ def _evaluate(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], splits: _
         model, known = encoder, facts
         if name is not None:
             number = [stage.name for stage in recipe.stages].index(name)
-            model, known = copy.deepcopy(encoder), {**facts, "stages": facts["stages"][: number + 1]}
+            model = copy.deepcopy(encoder)
             take_result(folder, recipe.stages[number], facts["stages"][number], model)
+            known = {key: value for key, value in facts.items() if key != "head"}
+            known |= {"stages": facts["stages"][: number + 1], **_head_facts(model)}
         run_evaluations(chosen, model, known, splits.get, folder.results)
 
 
@@ -216,12 +219,25 @@ class _Job:
             objective.extractor = descriptors.create(spec.name, **spec.options)
         torch.manual_seed(derive(*key, "objective"))
         objective.setup(self.encoder.channels, len(self.splits.train.class_names))
-        if self.before is not None and self.before.objective == self.stage.objective and self.stage.start == "previous":
-            objective.load_state_dict(self.before.weights)  # the next phase of the same method goes on with its parts
+        self._go_on(objective)
         if objective.needs_teacher:
             assert self.teacher is not None
             objective.set_teacher(self.teacher.encoder, self.teacher.weights)
         return objective
+
+    def _go_on(self, objective: methods.Objective) -> None:
+        """The next phase of a method goes on with its parts, be it of this run or of the model that it starts from."""
+        before = self.before.objective if self.before is not None else None
+        if self.stage.start == "previous" and before is not None and before.name == self.stage.objective.name:
+            assert self.before is not None
+            if before.options == self.stage.objective.options:
+                objective.load_state_dict(self.before.weights)
+            else:
+                go_on_with(objective, self.before.weights)
+        elif self.stage.start not in ("previous", "scratch"):
+            brought, trained = self.encoder.head, trained_head(objective)
+            if brought is not None and trained is not None and brought.name == trained.name:
+                go_on_with(objective, brought.weights, "head.")
 
     def _augment(self) -> list[Any]:
         """How the first and the second view are made; None: not at all."""
@@ -242,6 +258,7 @@ class _Job:
         assert spec is not None
         extractor = spec.descriptors or self.recipe.descriptors
         described: dict[str, dict[str, Any]] = {}
+        module.encoder.head = trained_head(module.objective)  # as it is now: what is validated is what is trained
         result = evaluate_heads(
             module.encoder, self.splits.val, {"": spec.head.name}, spec.way, spec.shot, spec.queries, spec.episodes,
             self.recipe.seed, head_options={"": spec.head.options}, descriptors=extractor.name,
@@ -361,6 +378,11 @@ def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
         "pretraining": encoder.backbone.facts.get("pretraining", "none"),
         "provenance": provenance(),
     }
+
+
+def _head_facts(encoder: Encoder) -> dict[str, Any]:
+    """What is known of a model by the head that was trained with it; nothing if none was."""
+    return {} if encoder.head is None else {"head": {"name": encoder.head.name, "options": encoder.head.options}}
 
 
 def _without_places(recipe: Recipe) -> Recipe:

@@ -183,6 +183,9 @@ class EvaluationSpec:
         support_copies: Replace every support image by so many augmented copies.
         heads: Heads to score with, all on the same episodes.
         descriptors: What heads on local descriptors are given; default: the recipe's.
+        seen_classes: What is done about test classes that were trained on: ``refuse``; ``allow`` (the result names
+            them), as papers do that train on one data set of birds and test on another; or ``leave_out`` (the episodes
+            are drawn from the other classes).
         stage: Evaluate the best model of this stage; default: the finished model.
         name: Name of the results file; default: made from the rest.
     """
@@ -198,6 +201,7 @@ class EvaluationSpec:
     support_copies: int = 0
     heads: list[NamedSpec] = field(default_factory=lambda: [NamedSpec("prototype")])
     descriptors: NamedSpec | None = None
+    seen_classes: Literal["refuse", "allow", "leave_out"] = "refuse"
     stage: str | None = None
     name: str | None = None
 

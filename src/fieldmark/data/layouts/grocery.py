@@ -1,10 +1,11 @@
-"""Grocery Store: smartphone photos of 81 kinds of fruit, vegetables and cartons."""
+"""Grocery Store: smartphone photos of 81 kinds of fruit, vegetables and cartons; official images, or classes split."""
 
 from __future__ import annotations
 
 import csv
+from typing import Any
 
-from fieldmark.data.layouts.base import TRAIN_VAL_TEST, DataSet, locate, require_files
+from fieldmark.data.layouts.base import CLASS_SPLITS, TRAIN_VAL_TEST, DataSet, locate, require_files
 from fieldmark.data.readers import ImageRecord
 from fieldmark.data.sources import Source
 from fieldmark.errors import FieldmarkError
@@ -28,16 +29,28 @@ def read_grocery(source: Source) -> list[ImageRecord]:
     return listed
 
 
+_FACTS: dict[str, Any] = {
+    "read": read_grocery,
+    "source": "M. Klasson et al., A Hierarchical Grocery Store Image Dataset, WACV 2019",
+    "classes": 81,
+    "images": 5_421,
+    "layout": "classes.csv, train.txt, val.txt, test.txt and their image folders",
+    "obtain": "GroceryStoreDataset",
+    "licence": "MIT",
+}
 DataSet(
     name="grocery",
     summary="81 fine-grained classes of groceries; official train/val/test images",
-    read=read_grocery,
-    source="M. Klasson et al., A Hierarchical Grocery Store Image Dataset, WACV 2019",
-    classes=81,
-    images=5_421,
     size=224,
     splits=TRAIN_VAL_TEST,
-    layout="classes.csv, train.txt, val.txt, test.txt and their image folders",
-    obtain="GroceryStoreDataset",
-    licence="MIT",
+    **_FACTS,
+).register()
+DataSet(
+    name="grocery-fieldmark",
+    summary="81 fine-grained classes of groceries; 41/15/25 classes, coarse classes whole (list ours)",
+    size=84,
+    splits=CLASS_SPLITS,
+    class_list="grocery-fieldmark",
+    overlap="same images as grocery in another split: never train on one and test on the other",
+    **_FACTS,
 ).register()
