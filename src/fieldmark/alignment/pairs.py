@@ -60,7 +60,7 @@ def aligned_distances(
 
     Example:
         >>> query, support = torch.zeros(1, 1, 4, 2), torch.ones(1, 2, 4, 2)
-        >>> aligned_distances(query, support, torch.tensor([[0, 1]]), 2)
+        >>> aligned_distances(query, support, torch.tensor([[0, 1]]), 2).round()
         tensor([[[2., 2.]]])
     """
     order = labels.argsort(dim=1, stable=True)

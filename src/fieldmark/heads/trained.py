@@ -32,8 +32,9 @@ def create_for(model: Any, name: str, **options: Any) -> Head:
         >>> from fieldmark import backbones
         >>> encoder = backbones.Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3)
         >>> encoder.head = backbones.TrainedHead("prototype", {"metric": "cosine", "scale": 10.0})
-        >>> create_for(encoder, "prototype", scale=5.0).made_as
-        ('prototype', {'metric': 'cosine', 'scale': 5.0})
+        >>> head = create_for(encoder, "prototype", scale=5.0)
+        >>> head.made_as[1]["metric"], head.made_as[1]["scale"]
+        ('cosine', 5.0)
     """
     trained = getattr(model, "head", None)
     if isinstance(trained, TrainedHead) and trained.name == name:
