@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
 
+from fieldmark.classifiers.base import Encode
 from fieldmark.registry import Registry
 from fieldmark.shapes import Float, Int, Tensor
-
-Encode = Callable[[Tensor], Tensor]
-"""Images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, C, h, w)``."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""What every classifier is: images in, scores of the classes that it was trained on out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import NoneType
+from typing import Any
+
+from torch import nn
+
+from fieldmark.registry import Registry
+from fieldmark.shapes import Float, Tensor
+
+Encode = Callable[[Tensor], Tensor]
+"""Images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, C, h, w)``."""
+
+_PLAIN = (str, int, float, list, tuple, dict, NoneType)  # what can be written into a file
+
+
+class ClassifierRegistry(Registry["Classifier"]):
+    """Classifiers by name; each one remembers the name and all options that it was made with."""
+
+    def create(self, name: str, **options: Any) -> Classifier:
+        """Make the named classifier; options that it does not take are refused with the nearest valid one."""
+        classifier = super().create(name, **options)
+        parameters = inspect.signature(self.get(name).make).parameters.values()
+        defaults = {one.name: one.default for one in parameters if isinstance(one.default, _PLAIN)}
+        classifier.made_as = name, {**defaults, **options}
+        return classifier
+
+
+CLASSIFIERS = ClassifierRegistry("classifier")
+
+
+class Classifier(nn.Module):
+    """Scores of images for a fixed set of classes, the ones that it was trained on.
+
+    What a few-shot head is to episodes, a classifier is to supervised training. It is handed the encoder and the
+    images, not their maps, because some look at the image again (part by part). Options are checked in the
+    constructor; :meth:`setup` builds what depends on the backbone and the data.
+
+    Attributes:
+        made_as: The name and the options that it was made with by name; None if it was made otherwise.
+    """
+
+    made_as: tuple[str, dict[str, Any]] | None = None
+
+    def setup(self, channels: int, classes: int) -> None:
+        """Build the learned parts, with fresh weights.
+
+        Args:
+            channels: Channels C of the backbone's maps.
+            classes: Number K of classes.
+        """
+        raise NotImplementedError
+
+    def forward(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+        """Score images for every class; large means likely, and the softmax is the classifier's probability.
+
+        Args:
+            encode: Images in [0, 1] to maps ``(B, C, h, w)``; differentiable.
+            images: In [0, 1].
+        """
+        raise NotImplementedError
