@@ -34,6 +34,8 @@ def test_a_recipe_runs(name, tmp_path, make_data):
         few[f"stages.{number}.epochs"] = 1
         few[f"stages.{number}.steps_per_epoch"] = 2
         few[f"stages.{number}.batch_size"] = 4
+        if stage.start != "previous":
+            few[f"stages.{number}.start"] = "scratch"  # the run that it starts from is another recipe's
         few[f"stages.{number}.episodes.way"] = 3
         few[f"stages.{number}.episodes.queries"] = 3
         few[f"stages.{number}.episodes.episodes_per_epoch"] = 2 * stage.episodes.episodes_per_step
