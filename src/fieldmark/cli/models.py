@@ -10,20 +10,8 @@ import torch
 from fieldmark import backbones, descriptors
 from fieldmark.backbones import Encoder, load_model
 from fieldmark.descriptors import Extractor
+from fieldmark.devices import choose_device as choose_device
 from fieldmark.errors import FieldmarkError
-
-
-def choose_device(text: str) -> torch.device:
-    """The device named by the user; ``auto`` takes an accelerator where there is one."""
-    if text == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(text)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise FieldmarkError(f"device {text!r} is not available here; expected auto, cpu, cuda or cuda:0") from None
-    return device
 
 
 def find_model(text: str, device: torch.device) -> tuple[Encoder | backbones.Backbone, dict[str, Any]]:

@@ -55,6 +55,26 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise FieldmarkError(
             f"{name} is too large ({width} x {height} pixels); at most {MAX_PIXELS:,} pixels are read: scale it down"
         )
+    return as_rgb(image, name)
+
+
+def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """An image that Pillow has opened, upright and as 8-bit RGB, by the same rules as :func:`decode_image`.
+
+    Args:
+        image: Of any mode; it may not be loaded yet.
+        name: What to call it in messages.
+
+    Raises:
+        FieldmarkError: It is truncated or corrupt, or has no pixel or more than ``MAX_PIXELS``.
+
+    Example:
+        >>> as_rgb(Image.new("1", (2, 2), 1)).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise FieldmarkError(f"{name} has {width} x {height} pixels; expected 1 to {MAX_PIXELS:,} in all")
     try:
         image.load()
         return _to_rgb(_upright(image))
