@@ -6,18 +6,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LATER = {
+    "BadPhotosError": "incoming",
+    "ClassSummary": "records",
     "Embedder": "embedder",
+    "Enrolled": "enrolling",
+    "Found": "search",
+    "Gallery": "store",
     "Identity": "embedder",
+    "Photo": "records",
     "Pictures": "pictures",
     "open_picture": "pictures",
     "read_pictures": "pictures",
 }
 
-__all__ = ["Embedder", "Identity", "Pictures", "open_picture", "read_pictures"]
+__all__ = [
+    "BadPhotosError",
+    "ClassSummary",
+    "Embedder",
+    "Enrolled",
+    "Found",
+    "Gallery",
+    "Identity",
+    "Photo",
+    "Pictures",
+    "open_picture",
+    "read_pictures",
+]
 
 if TYPE_CHECKING:
     from fieldmark.gallery.embedder import Embedder, Identity
+    from fieldmark.gallery.enrolling import Enrolled
+    from fieldmark.gallery.incoming import BadPhotosError
     from fieldmark.gallery.pictures import Pictures, open_picture, read_pictures
+    from fieldmark.gallery.records import ClassSummary, Photo
+    from fieldmark.gallery.search import Found
+    from fieldmark.gallery.store import Gallery
 
 
 def __getattr__(name: str) -> Any:
