@@ -18,7 +18,7 @@ from fieldmark.gallery.embedder import Embedder
 from fieldmark.gallery.incoming import BadPhotosError, Incoming, collect, copies, hash_all
 from fieldmark.gallery.pictures import Pictures
 from fieldmark.gallery.records import Described, Header, Photo, make_rows, now, sets_of, to_jpeg
-from fieldmark.gallery.table import ATTEMPTS, Table
+from fieldmark.gallery.table import ATTEMPTS, OvertakenError, Table
 from fieldmark.progress import track
 
 OnBad = Literal["raise", "skip"]
@@ -164,7 +164,10 @@ def enroll(table: Table, photos: Any, labels: Any, spec: Spec) -> Enrolled:
             plan = make_plan(hashed, known)
             if any(sha not in known.hashes and sha not in described for sha in plan.hashes()):
                 continue
-            ids = commit(table, plan, known, described, spec)
+            try:
+                ids = commit(table, plan, known, described, spec)
+            except OvertakenError:
+                continue
         warnings += plan.warnings + copies(hashed, known.ids)
         new_classes = dict.fromkeys(photo.class_name for photo, _ in plan.new if photo.class_name not in known.classes)
         return Enrolled(

@@ -368,7 +368,7 @@ class Gallery:
         name = model or header.model
         try:
             found = Embedder(
-                name, None if identity.encoded else identity.size, identity.fit,
+                name, None if identity.encoded else identity.size, identity.fit,  # type: ignore[arg-type]
                 identity.descriptors, identity.descriptor_options, device,
             )  # fmt: skip
         except FieldmarkError as error:

@@ -50,6 +50,10 @@ _CONFLICT = re.compile(r"conflict|concurrent|too many attempts|retry", re.IGNORE
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
+class OvertakenError(FieldmarkError):
+    """Another process was quicker."""
+
+
 class Table:
     """One table at a place that may be a folder or object storage.
 
@@ -206,10 +210,19 @@ class Table:
         return int(found["highest"][0].as_py())
 
     def create(self, rows: pyarrow.Table, highest: int, header: Header) -> None:
-        """Make the table with its first rows."""
+        """Make the table with its first rows.
+
+        Raises:
+            OvertakenError: Another process made it a moment ago; look again.
+        """
         with self.translated("write"):
             whole = _joined(counter_row(highest, header), rows)
-            self._table = self._base.create_table(TABLE, data=whole, schema=make_schema(header), mode="create")
+            try:
+                self._table = self._base.create_table(TABLE, data=whole, schema=make_schema(header), mode="create")
+            except ValueError as error:
+                if "already exists" in str(error):
+                    raise OvertakenError(f"another process has just made gallery {self.uri}; try again") from None
+                raise
         self.header = header
 
     def overwrite(self, rows: pyarrow.Table, highest: int, header: Header) -> None:

@@ -1,7 +1,8 @@
 """A whole gallery as one zip file, and back.
 
 In the zip: ``gallery.json`` (what made the descriptors; id, class and provenance of each photo),
-``pictures/CLASS/ID.jpg`` and an array ``KIND.npy`` for each kind of descriptors. Nothing in it is executed when it is read.
+``pictures/CLASS/ID.jpg`` and an array ``KIND.npy`` for each kind of descriptors. Nothing in it is executed when it is
+read.
 """
 
 from __future__ import annotations

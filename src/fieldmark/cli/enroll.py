@@ -1,0 +1,102 @@
+"""Photos of classes into a gallery; again to add classes or photos: only what is new or has changed is looked at.
+
+FOLDER holds one folder of photos for each class; a zip of these or a list file (path, label) will do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldmark.cli.output import add_json_option, emit_json
+
+if TYPE_CHECKING:
+    from fieldmark.gallery import Embedder, Gallery
+
+EXAMPLE = "fieldmark enroll photos/ --gallery birds"
+_SHOWN = 10  # warnings that are printed; --json has all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("folder", metavar="FOLDER", help="folder of class folders, zip of these, or list file")
+    parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of the gallery; made if there is none")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of these photos, kept with each")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out photos that cannot be read, enroll the rest")
+    add_model_options(parser)
+    add_json_option(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what describes the photos."""
+    model = parser.add_argument_group("model (of a new gallery; an old one keeps its own)")
+    model.add_argument(
+        "--backbone", metavar="MODEL",
+        help="backbone's name, run folder or model file; default: the gallery's own, else efficientnet_lite0",
+    )  # fmt: skip
+    model.add_argument("--size", type=int, help="pixels a side; default: what the model was made for")
+    model.add_argument("--fit", help="how photos are brought to that size: crop, squash or pad; default: crop")
+    model.add_argument("--descriptors", metavar="NAME", help="local descriptors; default: dense, or the model's own")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Enroll."""
+    from fieldmark.gallery import BadPhotosError, Gallery
+
+    start = time.perf_counter()
+    gallery = Gallery.open(options.gallery, create=True)
+    embedder, model = choose_embedder(options, gallery)
+    try:
+        done = gallery.enroll(
+            options.folder, embedder=embedder, model=model, licence=options.licence,
+            on_bad="skip" if options.skip_bad else "raise",
+        )  # fmt: skip
+    except BadPhotosError as error:
+        say(error.problems, "fieldmark: ")
+        raise
+    classes = gallery.list()
+    report = {
+        "gallery": gallery.uri, **done.to_dict(), "seconds": time.perf_counter() - start,
+        "photos": sum(one.photos for one in classes), "classes_in_all": len(classes),
+    }  # fmt: skip
+    say(done.skipped, "fieldmark: left out: ")
+    say(done.warnings, "fieldmark: note: ")
+    if not emit_json(options.json, report):
+        print(
+            f"{done.added} photos added, {done.changed} changed, {done.unchanged} unchanged, {len(done.skipped)} left "
+            f"out; {len(done.classes)} new classes ({report['seconds']:.1f} s)"
+        )
+        print(f"gallery {gallery.uri} holds {report['photos']} photos of {len(classes)} classes")
+    return 0
+
+
+def choose_embedder(options: argparse.Namespace, gallery: Gallery) -> tuple[Embedder, str]:
+    """What the options ask for, else the gallery's own; and what to write down as its name."""
+    header = gallery.header
+    given = (options.backbone, options.size, options.fit, options.descriptors)
+    if header is not None and given == (None, None, None, None):
+        return gallery.embedder(options.device), header.model
+    embedder, model = make_embedder(options, header.model if header else "efficientnet_lite0")
+    gallery.check(embedder)
+    return embedder, model
+
+
+def make_embedder(options: argparse.Namespace, default: str) -> tuple[Embedder, str]:
+    """What the options ask for, and what to write down as its name: of a file its whole path."""
+    from fieldmark.gallery import Embedder
+
+    name = options.backbone or default
+    embedder = Embedder(name, options.size, options.fit, options.descriptors, device=options.device)
+    return embedder, str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def say(lines: list[str], start: str) -> None:
+    """Print the first lines on standard error, and how many more there are."""
+    for line in lines[:_SHOWN]:
+        print(f"{start}{line}", file=sys.stderr)
+    if len(lines) > _SHOWN:
+        print(f"{start}... and {len(lines) - _SHOWN} more (--json FILE lists all)", file=sys.stderr)
