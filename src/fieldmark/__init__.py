@@ -11,8 +11,23 @@ from typing import TYPE_CHECKING, Any
 from fieldmark._version import __version__
 from fieldmark.errors import FieldmarkError
 
-_ROOMS = ("backbones", "data", "descriptors", "evaluation", "explain", "functional", "heads", "methods", "training")
-_NAMES = {"evaluate_few_shot": "fieldmark.evaluation", "load_model": "fieldmark.backbones"}
+_ROOMS = (
+    "backbones",
+    "data",
+    "descriptors",
+    "evaluation",
+    "explain",
+    "functional",
+    "gallery",
+    "heads",
+    "methods",
+    "training",
+)
+_NAMES = {
+    "FewShotClassifier": "fieldmark.gallery",
+    "evaluate_few_shot": "fieldmark.evaluation",
+    "load_model": "fieldmark.backbones",
+}
 
 __all__ = ["FieldmarkError", "__version__", *_ROOMS, *_NAMES]
 
@@ -23,11 +38,13 @@ if TYPE_CHECKING:
     from fieldmark import evaluation as evaluation
     from fieldmark import explain as explain
     from fieldmark import functional as functional
+    from fieldmark import gallery as gallery
     from fieldmark import heads as heads
     from fieldmark import methods as methods
     from fieldmark import training as training
     from fieldmark.backbones import load_model as load_model
     from fieldmark.evaluation import evaluate_few_shot as evaluate_few_shot
+    from fieldmark.gallery import FewShotClassifier as FewShotClassifier
 
 
 def __getattr__(name: str) -> Any:

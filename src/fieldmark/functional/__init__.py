@@ -21,6 +21,7 @@ from fieldmark.functional.prototypes import class_prototypes
 from fieldmark.functional.spatial_similarity import spatial_similarity
 from fieldmark.functional.transport import TransportPlan, duality_gap, emd
 from fieldmark.functional.weights import cross_reference_weights, equal_weights, normalise_weights
+from fieldmark.functional.whitening import whitening, within_scatter
 
 __all__ = [
     "Clusters",
@@ -60,4 +61,6 @@ __all__ = [
     "spatial_features",
     "spatial_similarity",
     "squared_euclidean",
+    "whitening",
+    "within_scatter",
 ]

@@ -13,6 +13,7 @@ from fieldmark.heads.prototype import Prototype
 from fieldmark.heads.spatial_alignment import SpatialAlignment
 from fieldmark.heads.structured_fc import StructuredFC
 from fieldmark.heads.trained import create_for
+from fieldmark.heads.whitened import Whitened
 
 create = HEADS.create
 names = HEADS.names
@@ -32,6 +33,7 @@ __all__ = [
     "Prototype",
     "SpatialAlignment",
     "StructuredFC",
+    "Whitened",
     "check_episodes",
     "create",
     "create_for",

@@ -48,11 +48,14 @@ class Head(nn.Module):
         made_as: The name and the options that it was made with by name; None if it was made otherwise.
         together: Episodes that it is worth handing over at once, whatever their size: more than 1 where many small
             steps would each be too short for the machine.
+        light: Whether many queries of an episode cost little beside what is fitted to its support, so that they are
+            better handed over at once.
     """
 
     descriptors: Kind
     made_as: tuple[str, dict[str, Any]] | None = None
     together: ClassVar[int] = 1
+    light: ClassVar[bool] = False
 
     @property
     def needs_base(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -45,6 +45,7 @@ class Logistic(Head):
     """
 
     descriptors: Kind = "pooled"
+    light: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -1,0 +1,401 @@
+"""A classifier of your own photos with the conventions of scikit-learn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.gallery.calibration import FALSE_REJECT, Calibration, calibrate
+from fieldmark.gallery.embedder import Embedder
+from fieldmark.gallery.pictures import Input, Pictures, as_inputs
+from fieldmark.heads import HEADS, Head, create_for
+from fieldmark.shapes import Tensor
+
+if TYPE_CHECKING:
+    from fieldmark.gallery.evidence import Explanation
+
+NONE_OF_THESE = "none of these"
+"""What :meth:`FewShotClassifier.predict` answers where it rejects."""
+
+DEFAULT_HEAD = "whitened"
+
+_QUERIES_AT_ONCE = 32
+_BYTES_AT_ONCE = 256 * 2**20
+
+# The model that was opened last by name; cross-validation makes one classifier a fold.
+_EMBEDDERS: dict[str, Embedder] = {}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo.
+
+    Attributes:
+        label: The nearest class, or ``"none of these"`` if it is rejected and rejection was asked for.
+        confidence: Calibrated probability of the nearest class, given that it is one of the classes.
+        rejected: Whether the score lies below the line for "none of these"; None where no line is known.
+        score: What is compared with the line: the largest score of any class.
+        top: The nearest classes with their probabilities, the first is the nearest.
+    """
+
+    label: Any
+    confidence: float
+    rejected: bool | None
+    score: float
+    top: list[tuple[Any, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "label": self.label,
+            "confidence": self.confidence,
+            "rejected": self.rejected,
+            "score": self.score,
+            "top": [{"label": label, "probability": value} for label, value in self.top],
+        }
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Recognises classes from a few photos of each, says how sure it is, and why.
+
+    A scikit-learn estimator: it works in ``Pipeline``, ``cross_val_score``, ``GridSearchCV`` and with ``clone``. ``X``
+    is a list (or array) of paths, PIL images or uint8 arrays ``(H, W, 3)``, or one uint8 array ``(M, H, W, 3)``.
+    Photos are encoded once, when they are given; no network is trained.
+
+    Args:
+        backbone: Name of a backbone, path of a model file or run folder, or an encoder.
+        head: Name of a head.
+        head_options: Its options.
+        descriptors: Name of an extractor of local descriptors; None: those the model was trained with, else ``dense``.
+        descriptor_options: Its options.
+        size: Side of the images the model sees; None: its own.
+        image_fit: ``crop``, ``squash`` or ``pad``; None: as the model was trained, else ``crop``.
+        reject: Whether :meth:`predict` answers ``"none of these"`` below the line.
+        false_reject: Share of photos of enrolled classes that the line may reject, as far as the support photos tell.
+        calibrated: Find temperature and line at :meth:`fit`; without, probabilities are the head's own.
+        device: ``auto``, ``cpu``, ``cuda`` ...
+        random_state: Seed of what is drawn (heads that start from random weights).
+
+    Attributes:
+        classes_: Labels, sorted.
+        calibration_: Temperature, line, and what they were found from; None with ``calibrated=False``.
+        embedder_: Describes images.
+        head_: Scores descriptors.
+
+    Raises:
+        FieldmarkError: One line for whatever is wrong: a name, an option, an image, the number of labels.
+
+    Example:
+        >>> from fieldmark import backbones
+        >>> images = np.zeros((4, 32, 32, 3), np.uint8)
+        >>> images[:2, :, :16] = 255
+        >>> images[2:, :16] = 255
+        >>> classifier = FewShotClassifier(backbones.create("conv4"), size=32)
+        >>> classifier.fit(images, ["left", "left", "top", "top"]).predict(images[[0, 3]]).tolist()
+        ['left', 'top']
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        head: str = DEFAULT_HEAD,
+        *,
+        head_options: Mapping[str, Any] | None = None,
+        descriptors: str | None = None,
+        descriptor_options: Mapping[str, Any] | None = None,
+        size: int | tuple[int, int] | None = None,
+        image_fit: str | None = None,
+        reject: bool = False,
+        false_reject: float = FALSE_REJECT,
+        calibrated: bool = True,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.head = head
+        self.head_options = head_options
+        self.descriptors = descriptors
+        self.descriptor_options = descriptor_options
+        self.size = size
+        self.image_fit = image_fit
+        self.reject = reject
+        self.false_reject = false_reject
+        self.calibrated = calibrated
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Iterable[Input], y: Iterable[Any]) -> FewShotClassifier:
+        """Take photos and their labels.
+
+        Args:
+            X: Images.
+            y: A label for each: texts or whole numbers.
+
+        Raises:
+            FieldmarkError: For bad images, or labels that do not fit.
+        """
+        self._check_options()
+        items, labels = as_inputs(X), _as_labels(y)
+        _check_counts(items, labels)
+        embedder = self._make_embedder()
+        head = self._make_head(embedder)
+        pictures = embedder.read(items)
+        sets = embedder.embed(pictures, [head.descriptors, *_kinds(head)])
+        return self._take(embedder, head, sets, labels, _kept(items, pictures))
+
+    def partial_fit(
+        self, X: Iterable[Input], y: Iterable[Any], classes: Iterable[Any] | None = None
+    ) -> FewShotClassifier:
+        """Add photos to classes, or new classes; what was given before is not encoded again.
+
+        Args:
+            X: Images.
+            y: Their labels.
+            classes: For the convention only: a class is known from its first photo on, so it need not be announced.
+
+        Raises:
+            FieldmarkError: For bad images, or labels that do not fit.
+        """
+        if not hasattr(self, "classes_"):
+            return self.fit(X, y)
+        items, labels = as_inputs(X), _as_labels(y)
+        _check_counts(items, labels)
+        pictures = self.embedder_.read(items)
+        new = self.embedder_.embed(pictures, list(self.descriptors_))
+        sets = {kind: torch.cat([old, new[kind]]) for kind, old in self.descriptors_.items()}
+        return self._take(
+            self.embedder_, self._make_head(self.embedder_), sets, _joined(self.labels_, labels),
+            [*self.photos_, *_kept(items, pictures)],
+        )  # fmt: skip
+
+    @classmethod
+    def from_descriptors(
+        cls,
+        embedder: Embedder,
+        descriptors: Mapping[str, Tensor | np.ndarray],
+        labels: Iterable[Any],
+        photos: Sequence[Input | None] | None = None,
+        **options: Any,
+    ) -> FewShotClassifier:
+        """A fitted classifier from descriptors that were made before (a gallery's).
+
+        Args:
+            embedder: What made them; queries are described by it.
+            descriptors: ``(M, N, C)`` for each kind: ``"local"`` and ``"pooled"``, or at least what the head takes.
+            labels: ``(M,)``.
+            photos: The photos for pictures of evidence: paths, bytes of image files, PIL images or arrays.
+            options: Of the classifier; those of the embedder (backbone, size ...) need not be given.
+
+        Raises:
+            FieldmarkError: If the head takes a kind that is not there, or numbers of photos differ.
+        """
+        made = cls(**{"backbone": embedder.encoder, **options})
+        made._check_options()
+        head, values = made._make_head(embedder), _as_labels(labels)
+        sets = {kind: torch.as_tensor(one, dtype=torch.float32) for kind, one in descriptors.items()}
+        if head.descriptors not in sets:
+            raise FieldmarkError(
+                f"head {made.head!r} takes {head.descriptors} descriptors, and there are {', '.join(sets) or 'none'}; "
+                "embed the photos with this kind as well, or take another head"
+            )
+        for kind, one in sets.items():
+            _check_counts(one, values, f"{kind} descriptors")
+        kept = [None] * len(values) if photos is None else list(photos)
+        _check_counts(kept, values, "photos")
+        return made._take(embedder, head, sets, values, kept)
+
+    def decision_function(self, X: Iterable[Input]) -> np.ndarray:
+        """Scores ``(n, classes)``, large means near; for two classes ``(n,)``, the second's minus the first's."""
+        scores = self._scores(X).numpy()
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict_proba(self, X: Iterable[Input]) -> np.ndarray:
+        """Calibrated probabilities ``(n, classes)``, given that each photo is of one of the classes."""
+        return self._probabilities(self._scores(X)).numpy()
+
+    def predict(self, X: Iterable[Input]) -> np.ndarray:
+        """The label of each photo; with ``reject=True`` ``"none of these"`` where the score is below the line."""
+        scores = self._scores(X)
+        labels = self.classes_[scores.argmax(-1).numpy()]
+        if not self.reject:
+            return labels
+        out = labels.astype(object)
+        out[self._below(scores)] = NONE_OF_THESE
+        return out
+
+    def predict_detailed(self, X: Iterable[Input], top: int = 5) -> list[Prediction]:
+        """Label, confidence, whether it is rejected, and the nearest classes, for each photo.
+
+        Args:
+            X: Images.
+            top: How many classes to list.
+        """
+        if top < 1:
+            raise FieldmarkError(f"top is {top}; expected at least 1 class")
+        return self.answers(self._scores(X), top)
+
+    def answers(self, scores: Tensor, top: int = 5) -> list[Prediction]:
+        """The answers for scores ``(n, classes)`` that are there already."""
+        known = self._line() is not None
+        below, probability = self._below(scores), self._probabilities(scores)
+        order = probability.argsort(dim=-1, descending=True, stable=True)[:, :top]
+        out = []
+        for row, (best, chance) in enumerate(zip(order.tolist(), probability.tolist(), strict=True)):
+            rejected = bool(below[row]) if known else None
+            listed = [(_plain(self.classes_[i]), chance[i]) for i in best]
+            label = NONE_OF_THESE if self.reject and rejected else listed[0][0]
+            out.append(Prediction(label, chance[best[0]], rejected, float(scores[row].max()), listed))
+        return out
+
+    def explain(self, image: Input, **options: Any) -> Explanation:
+        """Why: what matched which photos of the nearest class and of the next, adding up to the scores.
+
+        Args:
+            image: One image.
+            options: See :func:`fieldmark.gallery.evidence.explain`.
+        """
+        from fieldmark.gallery.evidence import explain
+
+        check_is_fitted(self, "classes_")
+        return explain(self, image, **options)
+
+    def score_descriptors(self, sets: Mapping[str, Tensor]) -> Tensor:
+        """Scores ``(n, classes)`` of photos that were described by :attr:`embedder_`, by kind."""
+        check_is_fitted(self, "classes_")
+        query, everything = sets[self.head_.descriptors], torch.arange(len(self.targets_))
+        return self._score(query, everything, self.targets_, len(self.classes_))
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's tools should know: images, no numbers, in any shape."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags
+
+    def _check_options(self) -> None:
+        if not 0 <= self.false_reject < 1:
+            raise FieldmarkError(f"false_reject is {self.false_reject}; expected a share of at least 0 and below 1")
+        HEADS.get(self.head)
+
+    def _make_embedder(self) -> Embedder:
+        options = (self.size, self.image_fit, self.descriptors, self.descriptor_options, self.device)
+        if not isinstance(self.backbone, str):
+            return Embedder(self.backbone, *options)  # type: ignore[arg-type]
+        key = repr((self.backbone, *options))
+        if key not in _EMBEDDERS:
+            _EMBEDDERS.clear()
+            _EMBEDDERS[key] = Embedder(self.backbone, *options)  # type: ignore[arg-type]
+        return _EMBEDDERS[key]
+
+    def _make_head(self, embedder: Embedder) -> Head:
+        return create_for(embedder.encoder, self.head, **dict(self.head_options or {}))
+
+    def _take(
+        self, embedder: Embedder, head: Head, sets: dict[str, Tensor], labels: np.ndarray, photos: list[Any]
+    ) -> FewShotClassifier:
+        classes, targets = np.unique(labels, return_inverse=True)
+        if type(head).fit_base is not Head.fit_base:
+            head.fit_base(sets[head.descriptors])
+        self.embedder_, self.head_, self.descriptors_ = embedder, head, dict(sets)
+        self.labels_, self.photos_, self.classes_ = labels, photos, classes
+        self.targets_ = torch.from_numpy(targets.astype(np.int64))
+        self.calibration_: Calibration | None = None
+        if self.calibrated:
+            self.calibration_ = calibrate(self._score_held_out, self.targets_, len(classes), self.false_reject)
+        return self
+
+    def _scores(self, X: Iterable[Input]) -> Tensor:
+        check_is_fitted(self, "classes_")
+        sets = self.embedder_.embed(as_inputs(X), [self.head_.descriptors])
+        return self.score_descriptors(sets)
+
+    def _score_held_out(self, stay: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+        return self._score(self.descriptors_[self.head_.descriptors][query], stay, labels, way)
+
+    @torch.no_grad()
+    def _score(self, query: Tensor, stay: Tensor, labels: Tensor, way: int) -> Tensor:
+        """Scores of queries ``(Q, N, C)`` from some of the support photos; the head runs where the model is."""
+        device = self.embedder_.encoder.device
+        support = self.descriptors_[self.head_.descriptors][stay].unsqueeze(0).to(device)
+        target, head = labels.unsqueeze(0).to(device), self.head_.to(device)
+        each = query.shape[1] * query.shape[2] * query.element_size()
+        step = max(1, _BYTES_AT_ONCE // each) if head.light else _QUERIES_AT_ONCE
+        parts = []
+        with torch.random.fork_rng(devices=[]):
+            for part in query.split(step):
+                torch.manual_seed(self.random_state)
+                parts.append(head(support, target, part.unsqueeze(0).to(device), way)[0].float().cpu())
+        found = torch.cat(parts) if parts else torch.empty(0, way)
+        if not torch.isfinite(found).all():
+            raise FieldmarkError(f"head {self.head!r} gives scores that are not finite for these photos; take another")
+        return found
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        temperature = 1.0 if self.calibration_ is None else self.calibration_.temperature
+        return torch.softmax(scores.double() / temperature, -1)
+
+    def _line(self) -> float | None:
+        return None if self.calibration_ is None else self.calibration_.threshold
+
+    def _below(self, scores: Tensor) -> np.ndarray:
+        line = self._line()
+        return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
+
+
+def _kinds(head: Head) -> list[str]:
+    """What is kept besides what the head takes: local descriptors, for evidence."""
+    return ["local"] if head.descriptors != "local" else []
+
+
+def _kept(items: Sequence[Any], pictures: Pictures) -> list[Any]:
+    """What is kept of the photos for pictures of evidence: a path where there is one, else the image as it was seen."""
+    return [
+        os.fspath(items[at]) if isinstance(items[at], str | os.PathLike) else pictures.images[i]
+        for i, at in enumerate(pictures.positions)
+    ]
+
+
+def _as_labels(y: Any) -> np.ndarray:
+    try:
+        values = np.asarray(y if isinstance(y, np.ndarray) else list(y))
+    except (TypeError, ValueError):
+        raise FieldmarkError(f"labels are of type {type(y).__name__}; expected one label an image") from None
+    if values.ndim != 1:
+        raise FieldmarkError(f"labels have shape {values.shape}; expected one label an image, (M,)")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.all(values == np.floor(values))):
+        raise FieldmarkError("labels hold numbers that are not whole; expected classes: texts or whole numbers")
+    if values.dtype == object:
+        kinds = {type(value).__name__ for value in values}
+        if len(kinds) > 1 or any(value is None for value in values):
+            raise FieldmarkError(f"labels mix {', '.join(sorted(kinds))}; expected all texts or all whole numbers")
+    return values
+
+
+def _joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    text = [one.dtype.kind in "UO" for one in (old, new)]
+    if text[0] != text[1]:
+        raise FieldmarkError(
+            f"labels are {'texts' if text[1] else 'numbers'}, and those given before are "
+            f"{'texts' if text[0] else 'numbers'}; expected one kind"
+        )
+    return np.concatenate([old, new])
+
+
+def _check_counts(items: Any, labels: np.ndarray, what: str = "images") -> None:
+    if len(items) != len(labels):
+        raise FieldmarkError(f"{len(items)} {what} and {len(labels)} labels; expected one label each")
+    if not len(labels):
+        raise FieldmarkError(f"no {what} were given; expected at least one, with its label")
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label
