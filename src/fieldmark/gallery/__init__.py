@@ -7,35 +7,52 @@ from typing import TYPE_CHECKING, Any
 
 _LATER = {
     "BadPhotosError": "incoming",
+    "Calibration": "calibration",
     "ClassSummary": "records",
     "Embedder": "embedder",
     "Enrolled": "enrolling",
+    "Explanation": "evidence",
+    "FewShotClassifier": "classifier",
     "Found": "search",
     "Gallery": "store",
     "Identity": "embedder",
     "Photo": "records",
     "Pictures": "pictures",
+    "Prediction": "classifier",
+    "expected_calibration_error": "calibration",
     "open_picture": "pictures",
     "read_pictures": "pictures",
+    "reliability": "calibration",
+    "risk_coverage": "calibration",
 }
 
 __all__ = [
     "BadPhotosError",
+    "Calibration",
     "ClassSummary",
     "Embedder",
     "Enrolled",
+    "Explanation",
+    "FewShotClassifier",
     "Found",
     "Gallery",
     "Identity",
     "Photo",
     "Pictures",
+    "Prediction",
+    "expected_calibration_error",
     "open_picture",
     "read_pictures",
+    "reliability",
+    "risk_coverage",
 ]
 
 if TYPE_CHECKING:
+    from fieldmark.gallery.calibration import Calibration, expected_calibration_error, reliability, risk_coverage
+    from fieldmark.gallery.classifier import FewShotClassifier, Prediction
     from fieldmark.gallery.embedder import Embedder, Identity
     from fieldmark.gallery.enrolling import Enrolled
+    from fieldmark.gallery.evidence import Explanation
     from fieldmark.gallery.incoming import BadPhotosError
     from fieldmark.gallery.pictures import Pictures, open_picture, read_pictures
     from fieldmark.gallery.records import ClassSummary, Photo
