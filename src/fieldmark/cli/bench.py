@@ -16,9 +16,10 @@ BENCHMARKS = {
     "augmentation": "images augmented a second: ours against torchvision and kornia",
     "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
     "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
+    "gallery": "searches a second: the index against all photos, with recall; photos enrolled and predicted a second",
     "lssa": "episodes of the spatial alignment a second: ours against all pairs materialised, with memory",
 }
-_OF_TRANSPORT = ("data", "root", "qpth_python")
+_OWN_OPTIONS = {"transport": ("data", "root", "qpth_python"), "gallery": ("photos", "classes")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="Python of an environment with torch, qpth and numpy < 2; default: no QPTH",
     )
+    gallery = parser.add_argument_group("gallery")
+    gallery.add_argument("--photos", type=int, metavar="N", help="photos to search in; default: 100000")
+    gallery.add_argument("--classes", type=int, metavar="N", help="classes of 5 photos to enroll; default: 81")
     add_json_option(parser)
 
 
@@ -54,22 +58,28 @@ def run(options: argparse.Namespace) -> int:
     report: dict[str, Any] = {"benchmarks": {}, "provenance": provenance()}
     for name in names:
         module = importlib.import_module(f"fieldmark.benchmarks.{name}")
-        report["benchmarks"][name] = module.run(repeats=options.repeats, **(given if name == "transport" else {}))
+        report["benchmarks"][name] = module.run(repeats=options.repeats, **given.get(name, {}))
     if not emit_json(options.json, report):
         for name, found in report["benchmarks"].items():
             _print(f"{name}: {BENCHMARKS[name]}", found)
     return 0
 
 
-def _given(options: argparse.Namespace, names: list[str]) -> dict[str, str]:
-    """The options that only one benchmark takes."""
-    found = {name: getattr(options, name) for name in _OF_TRANSPORT if getattr(options, name) is not None}
-    if found and "transport" not in names:
-        option = "--" + next(iter(found)).replace("_", "-")
-        raise FieldmarkError(f"{option} is an option of the benchmark transport, not of {names[0]}; leave it out")
-    if "root" in found and "data" not in found:
+def _given(options: argparse.Namespace, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The options that only one benchmark takes, by its name."""
+    given: dict[str, dict[str, Any]] = {}
+    for owner, own in _OWN_OPTIONS.items():
+        found = {name: getattr(options, name) for name in own if getattr(options, name) is not None}
+        if found and owner not in names:
+            option = "--" + next(iter(found)).replace("_", "-")
+            raise FieldmarkError(f"{option} is an option of the benchmark {owner}, not of {names[0]}; leave it out")
+        given[owner] = found
+    if "root" in given["transport"] and "data" not in given["transport"]:
         raise FieldmarkError("--root without --data; say which data set lies there (`fieldmark data` lists them)")
-    return found
+    for name, count in given["gallery"].items():
+        if count < 2:
+            raise FieldmarkError(f"--{name} is {count}; expected at least 2")
+    return given
 
 
 def _print(title: str, found: dict[str, Any]) -> None:

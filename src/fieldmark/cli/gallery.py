@@ -104,8 +104,8 @@ def _list(gallery: Gallery, options: argparse.Namespace) -> int:
     if header is not None:
         made = header.identity
         print(
-            f"model {header.model} (weights {made.weights[:12]}), {made.size[0]} x {made.size[1]} pixels, fit {made.fit}, "
-            f"{made.descriptors} descriptors {' x '.join(map(str, header.shapes['local']))}"
+            f"model {header.model} (weights {made.weights[:12]}), {made.size[0]} x {made.size[1]} pixels, fit "
+            f"{made.fit}, {made.descriptors} descriptors {' x '.join(map(str, header.shapes['local']))}"
         )
     return 0
 

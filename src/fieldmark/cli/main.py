@@ -16,6 +16,10 @@ from fieldmark.errors import FieldmarkError, unknown_name
 # name: (module in this folder, what the overview says)
 COMMANDS = {
     "demo": ("demo", "train, evaluate and report on the embedded data set, in under three minutes"),
+    "enroll": ("enroll", "your own photos, sorted into class folders, into a gallery; again to add more"),
+    "predict": ("predict", "what an image shows, how sure that is, and why; or none of the classes"),
+    "search": ("search", "the enrolled photos nearest to an image"),
+    "gallery": ("gallery", "list, rename, merge, remove, export or import enrolled classes"),
     "train": ("train", "train a recipe; resumes after an interruption"),
     "eval": ("evaluate", "accuracy of a model on few-shot episodes of any data set"),
     "explain": ("explain", "picture of which places of two images match, and what each match adds"),
@@ -94,7 +98,13 @@ def run(arguments: Sequence[str]) -> int:
 def _unknown_argument(parser: argparse.ArgumentParser, argument: str) -> FieldmarkError:
     if not argument.startswith("-"):
         return FieldmarkError(f"unexpected argument {argument!r} (see `{parser.prog} --help`)")
-    known = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parsers += action.choices.values()
+    known = {
+        text for one in parsers for action in one._actions for text in action.option_strings if text.startswith("--")
+    }
     return unknown_name(f"option of `{parser.prog}`", argument.split("=")[0], known)
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fieldmark import heads
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.gallery.embedder import Embedder, Identity
 from fieldmark.gallery.enrolling import Enrolled, OnBad, Spec, enroll
@@ -404,20 +405,30 @@ class Gallery:
         with self.table.writing():
             self.table.build_index("pooled", partitions or max(1, math.isqrt(self.table.count())))
 
-    def classifier(self, embedder: Embedder | None = None, **options: Any) -> FewShotClassifier:
+    def classifier(self, embedder: Embedder | None = None, evidence: bool = True, **options: Any) -> FewShotClassifier:
         """A classifier of the gallery's classes; nothing is described again.
 
         Args:
             embedder: From :meth:`embedder`, to use it several times; default: made anew.
+            evidence: Whether it is to explain its answers; without, only what its head needs is read.
             options: Of :class:`~fieldmark.gallery.classifier.FewShotClassifier`: ``head``, ``reject`` ...
 
         Raises:
             FieldmarkError: Nothing was enrolled, or only one class.
         """
-        from fieldmark.gallery.classifier import FewShotClassifier
+        from fieldmark.gallery.classifier import DEFAULT_HEAD, FewShotClassifier
 
-        ids, labels, sets = self.descriptors(self.filled().shapes)
-        return FewShotClassifier.from_descriptors(embedder or self.embedder(), sets, labels, names=ids, **options)
+        shapes = self.filled().shapes
+        head = heads.create(options.get("head", DEFAULT_HEAD), **(options.get("head_options") or {}))
+        kinds = list(shapes) if evidence else [head.descriptors]
+        ids, labels, sets = self.descriptors(dict.fromkeys([*kinds, head.descriptors]))
+        if not len(ids):
+            raise FieldmarkError(f"gallery {self.uri} holds no photo; enroll some first")
+        embedder = embedder or self.embedder()
+        self.check(embedder)
+        thumbnails = self.thumbnails(ids.tolist()) if evidence else {}
+        photos = [thumbnails.get(id_) for id_ in ids.tolist()] if evidence else None
+        return FewShotClassifier.from_descriptors(embedder, sets, labels.astype(str), photos, **options)
 
     def _embedder_for(self, embedder: Embedder | None, model: str | None) -> tuple[Embedder, str]:
         if embedder is None:

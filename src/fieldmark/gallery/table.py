@@ -278,13 +278,11 @@ class Table:
 
     def build_index(self, column: str, partitions: int) -> None:
         """An index for searches by cosine distance."""
+        from lancedb.index import IvfFlat
+
         assert self._table is not None
-        table = self._table
-        self._retried(
-            lambda: table.create_index(
-                metric="cosine", vector_column_name=column, index_type="IVF_FLAT", num_partitions=partitions
-            )
-        )
+        table, how = self._table, IvfFlat(distance_type="cosine", num_partitions=partitions)
+        self._retried(lambda: table.create_index(column, config=how))
 
     def indexed(self, column: str) -> int:
         """How many photos are in the index of a column; 0 when there is none."""
