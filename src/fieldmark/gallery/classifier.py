@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.gallery.calibration import FALSE_REJECT, Calibration, calibrate
+from fieldmark.gallery.calibration import FALSE_REJECT, PRIOR, PRIORS, Calibration, calibrate
 from fieldmark.gallery.embedder import Embedder
 from fieldmark.gallery.pictures import Input, Pictures, as_inputs
 from fieldmark.heads import HEADS, Head, create_for
@@ -310,7 +310,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.targets_ = torch.from_numpy(targets.astype(np.int64))
         self.calibration_: Calibration | None = None
         if self.calibrated:
-            self.calibration_ = calibrate(self._score_held_out, self.targets_, len(classes), self.false_reject)
+            self.calibration_ = calibrate(
+                self._score_held_out, self.targets_, len(classes), self.false_reject,
+                prior=PRIORS.get(self.head, PRIOR),
+            )  # fmt: skip
         return self
 
     def _scores(self, X: Iterable[Input]) -> Tensor:
