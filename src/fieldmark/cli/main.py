@@ -91,17 +91,17 @@ def run(arguments: Sequence[str]) -> int:
     else:
         options, unknown = parser.parse_known_args(rest)
         if unknown:
-            raise _unknown_argument(parser, unknown[0])
+            raise _unknown_argument(parser, unknown[0], rest)
     return command.run(options) or 0
 
 
-def _unknown_argument(parser: argparse.ArgumentParser, argument: str) -> FieldmarkError:
+def _unknown_argument(parser: argparse.ArgumentParser, argument: str, words: Sequence[str]) -> FieldmarkError:
     if not argument.startswith("-"):
         return FieldmarkError(f"unexpected argument {argument!r} (see `{parser.prog} --help`)")
     parsers = [parser]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            parsers += action.choices.values()
+            parsers += [one for name, one in action.choices.items() if name in words[:1]]
     known = {
         text for one in parsers for action in one._actions for text in action.option_strings if text.startswith("--")
     }

@@ -84,10 +84,11 @@ def run(options: argparse.Namespace) -> int:
 def _print(names: Sequence[str], found: Sequence[Prediction], classifier: FewShotClassifier) -> None:
     print_table(
         f"{len(classifier.classes_)} classes, head {classifier.head}",
-        ["image", "answer", "nearest class", "confidence", "runner-up", ""],
+        ["image", "answer", "confidence", "runner-up", ""],
         [
             (
-                name, one.label, one.top[0][0], f"{one.confidence:.0%}",
+                name, f"{one.label} (nearest: {one.top[0][0]})" if one.label != one.top[0][0] else one.label,
+                f"{one.confidence:.0%}",
                 *((one.top[1][0], f"{one.top[1][1]:.0%}") if len(one.top) > 1 else ("", "")),
             )
             for name, one in zip(names, found, strict=True)
@@ -96,9 +97,7 @@ def _print(names: Sequence[str], found: Sequence[Prediction], classifier: FewSho
     )  # fmt: skip
     calibration = classifier.calibration_
     if calibration is not None and calibration.basis == "strangers":
-        print(
-            "note: hardly any class has two photos, so the confidence is a rule of thumb; enroll more to measure it"
-        )
+        print("note: hardly any class has two photos, so the confidence is a rule of thumb; enroll more to measure it")
 
 
 def _explain(classifier: FewShotClassifier, names: Sequence[str], folder: str) -> dict[str, str]:

@@ -21,12 +21,14 @@ import datetime
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fieldmark import heads
+from fieldmark import backbones, heads
 from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.explain.images import as_encoder
 from fieldmark.gallery.embedder import Embedder, Identity
 from fieldmark.gallery.enrolling import Enrolled, OnBad, Spec, enroll
 from fieldmark.gallery.records import (
@@ -365,11 +367,11 @@ class Gallery:
             FieldmarkError: The model is gone, or does not give the same descriptors any more.
         """
         header = self.filled()
-        identity = header.identity
-        name = model or header.model
+        identity, name = header.identity, model or header.model
         try:
+            backbone = name if Path(name).exists() else as_encoder(backbones.create(name, **identity.options))
             found = Embedder(
-                name, None if identity.encoded else identity.size, identity.fit,  # type: ignore[arg-type]
+                backbone, None if identity.encoded else identity.size, identity.fit,  # type: ignore[arg-type]
                 identity.descriptors, identity.descriptor_options, device,
             )  # fmt: skip
         except FieldmarkError as error:
@@ -378,7 +380,11 @@ class Gallery:
             raise FieldmarkError(
                 f"the model of gallery {self.uri} cannot be had ({error}); say where it is: --backbone PATH"
             ) from None
-        self.check(found)
+        if differences := identity.differences(found.identity):
+            raise FieldmarkError(
+                f"{name} is not what gallery {self.uri} was made with: {'; '.join(differences)}; say where that model "
+                f"is (--backbone PATH), or describe the photos anew: fieldmark gallery reembed --gallery {self.uri}"
+            )
         return found
 
     def check(self, embedder: Embedder) -> None:
