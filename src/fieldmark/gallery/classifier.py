@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fieldmark.errors import FieldmarkError
 from fieldmark.gallery.calibration import FALSE_REJECT, PRIOR, PRIORS, Calibration, calibrate
 from fieldmark.gallery.embedder import Embedder
-from fieldmark.gallery.pictures import Input, Pictures, as_inputs
+from fieldmark.gallery.pictures import Input, Pictures, as_inputs, name_of
 from fieldmark.heads import HEADS, Head, create_for
 from fieldmark.shapes import Tensor
 
@@ -149,7 +149,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         head = self._make_head(embedder)
         pictures = embedder.read(items)
         sets = embedder.embed(pictures, [head.descriptors, *_kinds(head)])
-        return self._take(embedder, head, sets, labels, _kept(items, pictures))
+        return self._take(embedder, head, sets, labels, _kept(items, pictures), pictures.names)
 
     def partial_fit(
         self, X: Iterable[Input], y: Iterable[Any], classes: Iterable[Any] | None = None
@@ -173,7 +173,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         sets = {kind: torch.cat([old, new[kind]]) for kind, old in self.descriptors_.items()}
         return self._take(
             self.embedder_, self._make_head(self.embedder_), sets, _joined(self.labels_, labels),
-            [*self.photos_, *_kept(items, pictures)],
+            [*self.photos_, *_kept(items, pictures)], [*self.names_, *pictures.names],
         )  # fmt: skip
 
     @classmethod
@@ -183,6 +183,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         descriptors: Mapping[str, Tensor | np.ndarray],
         labels: Iterable[Any],
         photos: Sequence[Input | None] | None = None,
+        names: Sequence[str] | None = None,
         **options: Any,
     ) -> FewShotClassifier:
         """A fitted classifier from descriptors that were made before (a gallery's).
@@ -191,7 +192,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             embedder: What made them; queries are described by it.
             descriptors: ``(M, N, C)`` for each kind: ``"local"`` and ``"pooled"``, or at least what the head takes.
             labels: ``(M,)``.
-            photos: The photos for pictures of evidence: paths, bytes of image files, PIL images or arrays.
+            photos: The photos for pictures of evidence: paths, bytes of image files, PIL images or arrays; None for
+                one that cannot be shown.
+            names: What to call the photos.
             options: Of the classifier; those of the embedder (backbone, size ...) need not be given.
 
         Raises:
@@ -209,8 +212,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         for kind, one in sets.items():
             _check_counts(one, values, f"{kind} descriptors")
         kept = [None] * len(values) if photos is None else list(photos)
+        called = [_name(photo, i) for i, photo in enumerate(kept)] if names is None else list(names)
         _check_counts(kept, values, "photos")
-        return made._take(embedder, head, sets, values, kept)
+        _check_counts(called, values, "names")
+        return made._take(embedder, head, sets, values, kept, called)
 
     def decision_function(self, X: Iterable[Input]) -> np.ndarray:
         """Scores ``(n, classes)``, large means near; for two classes ``(n,)``, the second's minus the first's."""
@@ -300,13 +305,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return create_for(embedder.encoder, self.head, **dict(self.head_options or {}))
 
     def _take(
-        self, embedder: Embedder, head: Head, sets: dict[str, Tensor], labels: np.ndarray, photos: list[Any]
+        self,
+        embedder: Embedder,
+        head: Head,
+        sets: dict[str, Tensor],
+        labels: np.ndarray,
+        photos: list[Any],
+        names: list[str],
     ) -> FewShotClassifier:
         classes, targets = np.unique(labels, return_inverse=True)
         if type(head).fit_base is not Head.fit_base:
             head.fit_base(sets[head.descriptors])
         self.embedder_, self.head_, self.descriptors_ = embedder, head, dict(sets)
-        self.labels_, self.photos_, self.classes_ = labels, photos, classes
+        self.labels_, self.photos_, self.names_, self.classes_ = labels, photos, names, classes
         self.targets_ = torch.from_numpy(targets.astype(np.int64))
         self.calibration_: Calibration | None = None
         if self.calibrated:
@@ -398,6 +409,10 @@ def _check_counts(items: Any, labels: np.ndarray, what: str = "images") -> None:
         raise FieldmarkError(f"{len(items)} {what} and {len(labels)} labels; expected one label each")
     if not len(labels):
         raise FieldmarkError(f"no {what} were given; expected at least one, with its label")
+
+
+def _name(photo: Any, position: int) -> str:
+    return name_of(photo, position) if photo is not None else f"photo {position}"
 
 
 def _plain(label: Any) -> Any:

@@ -77,18 +77,18 @@ class Whitened(Head):
         return sets if self.power == 1 else sets.sign() * sets.abs().pow(self.power)
 
     def place_weights(self, places: int) -> Float[Tensor, " N"]:
-        """Weights of the places of a map, which sum to 1.
+        """Weights of the places of a map, which sum to 1; float64.
 
         Example:
-            >>> Whitened(centre=0.25).place_weights(9).view(3, 3)
+            >>> Whitened(centre=0.25).place_weights(9).view(3, 3).float()
             tensor([[0.0449, 0.1221, 0.0449],
                     [0.1221, 0.3319, 0.1221],
                     [0.0449, 0.1221, 0.0449]])
         """
         side = isqrt(places)
         if self.centre is None or side * side != places:
-            return torch.full((places,), 1 / places)
-        away = (torch.arange(side) - (side - 1) / 2) / (side * self.centre)
+            return torch.full((places,), 1 / places, dtype=torch.float64)
+        away = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) / (side * self.centre)
         line = torch.exp(-away.square() / 2)
         weights = torch.outer(line, line).flatten()
         return weights / weights.sum()
