@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fieldmark.backbones.base import Backbone
-from fieldmark.backbones.trained_head import TrainedHead
+from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead
 from fieldmark.errors import FieldmarkError
 from fieldmark.shapes import Float, Tensor
 
@@ -29,6 +29,8 @@ class Encoder(nn.Module):
             92 pixels, a crop of 84). Default: the whole image.
         head: A head that was trained with the backbone (:func:`fieldmark.heads.create_for` makes it); no part of what
             the encoder computes.
+        classifier: The classifier of the classes that it was trained on
+            (:func:`fieldmark.classifiers.classifier_of` makes it); likewise.
 
     Example:
         >>> from fieldmark import backbones
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
         size: int | None = None,
         crop: int | None = None,
         head: TrainedHead | None = None,
+        classifier: TrainedClassifier | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
@@ -56,6 +59,7 @@ class Encoder(nn.Module):
         self.size = size
         self.crop = crop
         self.head = head
+        self.classifier = classifier
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
         if mean is None or std is None:

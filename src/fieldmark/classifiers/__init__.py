@@ -2,8 +2,9 @@
 
 from fieldmark.classifiers.base import CLASSIFIERS, Classifier, Encode
 from fieldmark.classifiers.linear import Linear
+from fieldmark.classifiers.trained import classifier_of
 
 create = CLASSIFIERS.create
 names = CLASSIFIERS.names
 
-__all__ = ["CLASSIFIERS", "Classifier", "Encode", "Linear", "create", "names"]
+__all__ = ["CLASSIFIERS", "Classifier", "Encode", "Linear", "classifier_of", "create", "names"]

@@ -25,7 +25,14 @@ from fieldmark.training.callbacks import Bar, Epochs, Interruptions, StopAfterSt
 from fieldmark.training.checkpoints import load_state
 from fieldmark.training.evaluate import run_evaluations
 from fieldmark.training.folder import RunFolder
-from fieldmark.training.handover import Finished, find_teacher, go_on_with, take_result, trained_head
+from fieldmark.training.handover import (
+    Finished,
+    find_teacher,
+    go_on_with,
+    go_on_with_classifier,
+    take_result,
+    trained_head,
+)
 from fieldmark.training.loaders import EpisodeBatches, ImageBatches, Rank
 from fieldmark.training.module import TrainingModule
 from fieldmark.training.recipe import Recipe, find_logger
@@ -95,13 +102,13 @@ def train(
         rows = [row for one in outcomes for row in one["rows"]]
         job = _Job(recipe, stage, splits, encoder, folder, before, rows, callbacks, teacher)
         outcome = folder.outcome(stage.name) or job.run()
-        before = take_result(folder, stage, outcome, encoder)
+        before = take_result(folder, stage, outcome, encoder, splits.train.class_names)
         outcomes.append(outcome)
     encoder.eval().requires_grad_(True)
     if not is_main_process():
         return folder.path
     stages = [{key: value for key, value in one.items() if key != "rows"} for one in outcomes]
-    facts = {**facts, "stages": stages, **_head_facts(encoder)}
+    facts = {**facts, "stages": stages, **_part_facts(encoder)}
     if not folder.model.exists():
         save_model(folder.model, encoder, facts)
     if evaluate:
@@ -117,9 +124,9 @@ def _evaluate(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], splits: _
         if name is not None:
             number = [stage.name for stage in recipe.stages].index(name)
             model = copy.deepcopy(encoder)
-            take_result(folder, recipe.stages[number], facts["stages"][number], model)
-            known = {key: value for key, value in facts.items() if key != "head"}
-            known |= {"stages": facts["stages"][: number + 1], **_head_facts(model)}
+            take_result(folder, recipe.stages[number], facts["stages"][number], model, splits.train.class_names)
+            known = {key: value for key, value in facts.items() if key not in ("head", "classifier")}
+            known |= {"stages": facts["stages"][: number + 1], **_part_facts(model)}
         run_evaluations(chosen, model, known, splits.get, folder.results)
 
 
@@ -238,6 +245,7 @@ class _Job:
             brought, trained = self.encoder.head, trained_head(objective)
             if brought is not None and trained is not None and brought.name == trained.name:
                 go_on_with(objective, brought.weights, "head.")
+            go_on_with_classifier(objective, self.encoder, self.splits.train.class_names)
 
     def _augment(self) -> list[Any]:
         """How the first and the second view are made; None: not at all."""
@@ -380,9 +388,10 @@ def _facts(recipe: Recipe, splits: _Splits, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _head_facts(encoder: Encoder) -> dict[str, Any]:
-    """What is known of a model by the head that was trained with it; nothing if none was."""
-    return {} if encoder.head is None else {"head": {"name": encoder.head.name, "options": encoder.head.options}}
+def _part_facts(encoder: Encoder) -> dict[str, Any]:
+    """What is known of a model by the head and the classifier that were trained with it; nothing if none was."""
+    parts = [part for part in (encoder.head, encoder.classifier) if part is not None]
+    return {part.kind: {"name": part.name, "options": part.options} for part in parts}
 
 
 def _without_places(recipe: Recipe) -> Recipe:
