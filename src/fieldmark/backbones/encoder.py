@@ -79,15 +79,20 @@ class Encoder(nn.Module):
         """Where the normalisation, and so the backbone, lives."""
         return self.mean.device
 
+    def cut(self, images: Tensor) -> Tensor:
+        """The centre of larger images ``(B, 3, H, W)`` that the model sees; the whole of others."""
+        if self.crop is None or min(images.shape[-2:]) <= self.crop:
+            return images
+        top, left = ((side - self.crop) // 2 for side in images.shape[-2:])
+        return images[..., top : top + self.crop, left : left + self.crop]
+
     def prepare(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, as the backbone wants them."""
         if images.ndim != 4 or images.shape[1] != CHANNELS:
             raise FieldmarkError(f"images have shape {tuple(images.shape)}; expected (B, {CHANNELS}, H, W)")
         if not images.is_floating_point():
             images = images.to(self.mean.dtype) / 255
-        if self.crop is not None and min(images.shape[-2:]) > self.crop:
-            top, left = ((side - self.crop) // 2 for side in images.shape[-2:])
-            images = images[..., top : top + self.crop, left : left + self.crop]
+        images = self.cut(images)
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.errors import FieldmarkError, unknown_name
-from fieldmark.training.schema import TRAINER_KEYS, NamedSpec, Recipe, check_values
+from fieldmark.training.checks import check_values
+from fieldmark.training.schema import TRAINER_KEYS, NamedSpec, Recipe
 from fieldmark.training.typed import build, parse_yaml
 
 
