@@ -2,8 +2,8 @@
 
 Of head emd: the strongest matches with their contributions, the query rebuilt from the support's patches (Fig. 6 of
 DeepEMD) and all flows (Fig. 7). Of head spatial_alignment: where the images differ, heat maps before and after the
-alignment (Figs. 3 and 4 of LSSA), foreground masks and correlation matrices (Fig. 5). QUERY and SUPPORT are any image
-files.
+alignment (Figs. 3 and 4 of LSSA), foreground masks and correlation matrices (Fig. 5). With --gates: the maps of the
+channels that API-Net's gates open in a pair (Fig. 3 of API-Net). QUERY and SUPPORT are any image files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fieldmark.cli import explain_alignment, explain_emd
+from fieldmark.cli import explain_alignment, explain_emd, explain_gates
 from fieldmark.cli.output import add_json_option, emit_json
 from fieldmark.cli.tasks import note_given, refuse_others
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -49,7 +49,7 @@ class View(Protocol):
         """Print it as a table."""
 
 
-VIEWS: dict[str, View] = {"emd": explain_emd, "spatial_alignment": explain_alignment}
+VIEWS: dict[str, View] = {"emd": explain_emd, "spatial_alignment": explain_alignment, "gates": explain_gates}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY", help="the image to explain")
     parser.add_argument("support", metavar="SUPPORT", help="the image it is compared with")
     parser.add_argument("--out", required=True, metavar="FILE", help="picture to write: .png, .pdf or .svg")
-    parser.add_argument("--head", default="emd", metavar="NAME", help="emd (the default) or spatial_alignment")
+    parser.add_argument("--head", default="emd", metavar="NAME", help="emd (the default), spatial_alignment or gates")
     parts = "; ".join(f"of {name}: {', '.join(view.PARTS)}" for name, view in VIEWS.items())
     parser.add_argument("--what", metavar="PART[,PART...]", help=f"{parts}; default: all that can be drawn")
     model = parser.add_argument_group("model")

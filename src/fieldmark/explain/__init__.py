@@ -7,6 +7,7 @@ from fieldmark.explain.boxes import Nodes, cell_boxes, place_nodes, pyramid_boxe
 from fieldmark.explain.contributions import contributions
 from fieldmark.explain.correlations import correlations
 from fieldmark.explain.flows import flows, is_readable
+from fieldmark.explain.gates import Gates, gates, gates_picture, interaction_of
 from fieldmark.explain.grad_cam import grad_cam
 from fieldmark.explain.heat_maps import foreground, heat_map, heat_maps
 from fieldmark.explain.images import read_image
@@ -20,6 +21,7 @@ __all__ = [
     "FORMATS",
     "PARTS",
     "Alignment",
+    "Gates",
     "Matching",
     "Nodes",
     "align",
@@ -30,9 +32,12 @@ __all__ = [
     "drawable",
     "flows",
     "foreground",
+    "gates",
+    "gates_picture",
     "grad_cam",
     "heat_map",
     "heat_maps",
+    "interaction_of",
     "is_readable",
     "match",
     "overlay",
