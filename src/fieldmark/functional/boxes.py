@@ -74,9 +74,8 @@ def box_overlap(first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "*batc
     """Intersection over union of all pairs of boxes (left, top, right, bottom); 0 where both are empty.
 
     Example:
-        >>> first, second = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
-        >>> box_overlap(first, second)
-        tensor([[0.3333, 0.0000]])
+        >>> box_overlap(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
+        tensor([[0.3333]])
     """
     first, second = first.unsqueeze(-2), second.unsqueeze(-3)
     corner = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])

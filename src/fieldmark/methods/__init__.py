@@ -16,8 +16,10 @@ from fieldmark.methods.head_episodes import HeadEpisodes
 from fieldmark.methods.lssa import LSSA
 from fieldmark.methods.matching_net import MatchingNet
 from fieldmark.methods.metric_learning import MetricLearning
+from fieldmark.methods.nts import NTS
 from fieldmark.methods.protonet import ProtoNet
 from fieldmark.methods.scl import SCL
+from fieldmark.methods.ssanet import SSANet
 from fieldmark.methods.triplet import Triplet
 
 create = OBJECTIVES.create
@@ -25,6 +27,7 @@ names = OBJECTIVES.names
 
 __all__ = [
     "LSSA",
+    "NTS",
     "OBJECTIVES",
     "SCL",
     "APINet",
@@ -40,6 +43,7 @@ __all__ = [
     "MetricLearning",
     "Objective",
     "ProtoNet",
+    "SSANet",
     "Triplet",
     "create",
     "names",
