@@ -85,10 +85,10 @@ def mine_pairs(
         raise unknown_name("variant of mine_pairs", variant, get_args(Variant))
     if intra == inter == "none":
         return _random_pairs(len(labels), labels.device, generator)
-    distances, same, other = _compared(features, labels)
+    distances, strangers, fellows = _compared(features, labels)
     choices = [
-        _chosen(distances, allowed, kind, 1 if "none" not in (intra, inter) else 2)
-        for allowed, kind in ((same, intra), (other, inter))
+        _chosen(distances, barred, kind, 1 if "none" not in (intra, inter) else 2)
+        for barred, kind in ((strangers, intra), (fellows, inter))
         if kind != "none"
     ]
     second, valid = (torch.cat(part) for part in zip(*choices, strict=True))
@@ -97,7 +97,7 @@ def mine_pairs(
         first_choices = torch.arange(len(second), device=second.device) < len(labels)
         valid = valid | first_choices
     first = torch.arange(len(labels), device=labels.device).repeat(len(second) // max(len(labels), 1))
-    return Pairs(first[valid], second[valid])
+    return Pairs(first, second) if bool(valid.all()) else Pairs(first[valid], second[valid])
 
 
 def mine_triplets(
@@ -126,35 +126,34 @@ def mine_triplets(
     for name, kind in (("intra", intra), ("inter", inter)):
         if kind == "none":
             raise FieldmarkError(f"{name} of mine_triplets is 'none'; expected similar or dissimilar")
-    distances, same, other = _compared(features, labels)
-    positive, has_positive = _chosen(distances, same, intra, 1)
-    negative, has_negative = _chosen(distances, other, inter, 1)
+    distances, strangers, fellows = _compared(features, labels)
+    positive, has_positive = _chosen(distances, strangers, intra, 1)
+    negative, has_negative = _chosen(distances, fellows, inter, 1)
     valid = has_positive & has_negative
     return Triplets(torch.arange(len(labels), device=labels.device)[valid], positive[valid], negative[valid])
 
 
 def _compared(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What orders partners as squared distances do, and who may be whose intra and inter partner."""
+    """What orders partners as squared distances do, and who cannot be whose intra and inter partner."""
     values = features.detach()
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    same = labels.unsqueeze(0) == labels.unsqueeze(1)
-    other = ~same
-    same.fill_diagonal_(fill_value=False)
+    fellows = labels.unsqueeze(0) == labels.unsqueeze(1)
+    strangers = (~fellows).fill_diagonal_(fill_value=True)
     with torch.autocast(values.device.type, enabled=False):
         # Around their mean the features are shorter, and the difference below loses less. The squared length of the
         # row's own image is left out: it is the same for all its partners.
         values = values - values.mean(0)
         distances = torch.addmm(values.square().sum(1).unsqueeze(0), values, values.T, alpha=-2)
-    return distances, same, other
+    return distances, strangers, fellows
 
 
-def _chosen(distances: Tensor, allowed: Bool[Tensor, "B B"], kind: str, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` nearest or farthest allowed images of each, one choice after the other, and which there are."""
+def _chosen(distances: Tensor, barred: Bool[Tensor, "B B"], kind: str, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` nearest or farthest images of each but the barred ones, one after the other; which there are."""
     if not distances.numel():
         empty = torch.zeros(0, dtype=torch.long, device=distances.device)
         return empty, empty.bool()
-    values = (distances if kind == "similar" else -distances).masked_fill(~allowed, torch.inf)
+    values = (distances if kind == "similar" else -distances).masked_fill(barred, torch.inf)
     places, found = [], []
     for number in range(count):
         least, place = values.min(1)
