@@ -2,8 +2,8 @@
 
 Response: one part, S = 3 to 65 candidates of K = 512 to 100,352 numbers (7 x 7 x 2,048, the paper's), one image and a
 batch of 16; as many classes as 40 million weights allow, 4 to 100. ``ours`` is the way that ``auto`` takes, ``peer``
-the other one; a row falls short where the choice is clearly wrong. Directly means all products of a candidate with a scale
-of the weights, ``S^2`` multiplications for each number, image and class, in one matrix product. The transform takes
+the other one; a row falls short where the choice is clearly wrong. Directly means all products of a candidate with a
+scale of the weights, ``S^2`` multiplications for each number, image and class, in one matrix product. The transform takes
 ``2 S`` in its place, but the weights are transformed too, and written and read once more: with one image that is all
 there is to do, so that nothing is to be gained.
 
@@ -25,7 +25,7 @@ from fieldmark import backbones, classifiers
 from fieldmark.backbones import Encoder
 from fieldmark.benchmarks.timing import CLOCKS, Side, clock_text, interleaved, make_row, on_both_clocks, on_clock
 from fieldmark.errors import FieldmarkError
-from fieldmark.functional.scales import circular_scale_response, faster_method
+from fieldmark.functional.scales import Method, circular_scale_response, faster_method
 from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
@@ -79,11 +79,11 @@ def response_row(images: int, scales: int, length: int, repeats: int) -> list[di
     classes = classes_for(scales, length)
     features = torch.randn(images, 1, scales, length, generator=generator)
     weights = torch.randn(classes, 1, scales, length, generator=generator)
-    chosen = faster_method(images, scales, length)
-    other = "direct" if chosen == "fft" else "fft"
+    chosen: Method = faster_method(images, scales, length)
+    other: Method = "direct" if chosen == "fft" else "fft"
     calls = {name: partial(circular_scale_response, features, weights, name) for name in (chosen, other)}
     values = [call().value for call in calls.values()]
-    if not torch.allclose(*values, rtol=1e-3, atol=1e-3 * float(values[0].abs().max())):
+    if not torch.allclose(values[0], values[1], rtol=1e-3, atol=1e-3 * float(values[0].abs().max())):
         raise FieldmarkError(f"response of {scales} scales of {length} numbers differs between fft and direct")
     times = interleaved({name: Side(call) for name, call in calls.items()}, repeats)
     milliseconds = {"fft": times["fft"].wall, "direct": times["direct"].wall}
