@@ -268,6 +268,8 @@ def _notes(facts: Mapping[str, Any], data: ImageStore, support: ImageStore | Non
     for what, used in (("model was trained", known), ("head was fitted", fitted)):
         if used.get("name") == here.name and used.get("split") and here.split in (used["split"], "all"):
             notes.append(f"The {what} on images of split {used['split']!r}, which are among these.")
+    if here.split.startswith(f"{known.get('split')} held out") and _chosen_by(facts, "held-out"):
+        notes.append("These held-out images decided which epoch of the model was kept; test images are harder.")
     if "imagenet" in str(facts.get("pretraining") or "").lower() and related(family_of(here.name), "imagenet"):
         notes.append("The images, test images too, are part of ImageNet, on which the backbone was pretrained.")
     if facts.get("model_selection"):
@@ -276,3 +278,7 @@ def _notes(facts: Mapping[str, Any], data: ImageStore, support: ImageStore | Non
             "are too good."
         )
     return notes
+
+
+def _chosen_by(facts: Mapping[str, Any], selection: str) -> bool:
+    return any(stage.get("selected_by") == selection for stage in facts.get("stages") or ())

@@ -199,7 +199,7 @@ class EvaluationSpec:
         task: ``few-shot``; ``top1``: accuracy of the model's classifier on the images of the split; ``robustness``: the
             same with the images rotated and reduced.
         data: Another data set (cross-domain); default: the recipe's.
-        split: Split of it.
+        split: Split of it; ``held-out``: the training images that were not trained on.
         way: Classes an episode.
         shot: Support images a class.
         queries: Query images a class.

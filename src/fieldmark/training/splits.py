@@ -7,8 +7,10 @@ from functools import cached_property
 
 from fieldmark.data import ImageStore, hold_out
 from fieldmark.data import load as load_data
+from fieldmark.errors import FieldmarkError
 from fieldmark.training.schema import DataSpec
 
+HELD_OUT = "held-out"
 Stores = Mapping[str, ImageStore]
 
 
@@ -27,6 +29,8 @@ class Splits:
 
     def get(self, split: str, spec: DataSpec | None = None) -> ImageStore:
         """A whole split, of the recipe's data or of another data set."""
+        if spec is None and split == HELD_OUT:
+            return self.held_out
         if spec is None and split in self.given:
             return self.given[split]
         of = spec or self.spec
@@ -45,8 +49,9 @@ class Splits:
 
     @cached_property
     def held_out(self) -> ImageStore:
-        """What is held out of the training split; only where the recipe says how much."""
-        assert self.spec.held_out is not None
+        """What is held out of the training split; refused where the recipe does not say how much."""
+        if self.spec.held_out is None:
+            raise FieldmarkError("no training images are held out; set data.held_out: 0.1, or use another split")
         return hold_out(self.get(self.spec.train), self.spec.held_out, self.seed)[1]
 
     @property
