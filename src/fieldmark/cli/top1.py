@@ -81,11 +81,14 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], R
     if fitted:
         support = data.load(options.data, options.root, options.support_split or "train", **how(options, size, facts))
     results: Results = {}
+    described: dict[str, dict[tuple[str, str], Any]] = {key: {} for key in models}
     for key, name in plan:
         given: dict[str, Any] = {"facts": models[key][1], "seed": options.seed, "interval": options.interval}
         if name != CLASSIFIER:
             given |= {"head": name, "head_options": head_options[name], "support_data": support}
             given |= {"descriptors": extractor}
+            if options.task == "top1":
+                given["described"] = described[key]  # several heads share the images' descriptors
         results[key, name] = _one(models[key][0], store, {**given, **changed}, options)
     return {key: known for key, (_, known) in models.items()}, results
 

@@ -133,11 +133,12 @@ def evaluate_robustness(
         (['plain', 'rotated', 'any_angle', 'reduced'], True)
     """
     made = {name: make_change(name, len(data), ratio, seed) for name in dict.fromkeys(changes)}
+    described: dict[tuple[str, str], Tensor] = {}  # the support is the same in every column
     columns = {
         name: evaluate_top1(
             model, data, head, head_options, support_data=support_data, descriptors=descriptors,
             descriptor_options=descriptor_options, facts=facts, change=change, seed=seed, interval=interval,
-            batch_size=batch_size, progress=progress,
+            batch_size=batch_size, progress=progress, described=described,
         )
         for name, change in ((PLAIN, None), *made.items())
     }  # fmt: skip

@@ -50,6 +50,7 @@ def evaluate_top1(
     interval: Interval = "normal",
     batch_size: int | None = None,
     progress: bool = True,
+    described: dict[tuple[str, str], Tensor] | None = None,
 ) -> Top1Result:
     """Name every image of a split: by the model's own classifier, or by a head fitted on training images.
 
@@ -68,6 +69,8 @@ def evaluate_top1(
         interval: How the confidence interval over images is computed.
         batch_size: Images at a time; default: by their size. Results do not depend on it beyond rounding.
         progress: Show bars for long work on a terminal.
+        described: Keeps the descriptors of unchanged images by role and kind, from one call to the next with the same
+            model, data, support and extractor.
 
     Returns:
         Top-1 and top-5 accuracy, by class and by image, and the confusion of classes.
@@ -92,15 +95,16 @@ def evaluate_top1(
     if own:
         if head_options:
             raise FieldmarkError(f"options {dict(head_options)} are given without a head; name one (--head logistic)")
-        scores, described, seconds = _classify(encoder, seen, data, batch_size, progress)
+        scores, scorer, seconds = _classify(encoder, seen, data, batch_size, progress)
     else:
         assert head is not None
         extractor = as_extractor(descriptors, descriptor_options)
-        scores, described, seconds = _fit(
-            encoder, seen, data, head, head_options or {}, support_data, extractor, batch_size, seed, progress
-        )
+        scores, scorer, seconds = _fit(
+            encoder, seen, data, head, head_options or {}, support_data, extractor, batch_size, seed, progress,
+            {} if described is None else described,
+        )  # fmt: skip
     support, notes = None if own else support_data, _notes(facts or {}, data, None if own else support_data)
-    return _summarise(scores, data, described, support, notes, seconds, interval)
+    return _summarise(scores, data, scorer, support, notes, seconds, interval)
 
 
 def check_classes(known: Sequence[str], data: ImageStore, whose: str = "the model") -> np.ndarray:
@@ -188,6 +192,7 @@ def _fit(
     batch_size: int | None,
     seed: int,
     progress: bool,
+    described: dict[tuple[str, str], Tensor],
 ) -> tuple[Float[Tensor, "N K"], dict[str, Any], dict[str, float]]:
     """Scores by a head that was fitted on all support images: one episode of all classes."""
     made = create_for(encoder, head, **options) if isinstance(head, str) else head
@@ -199,7 +204,12 @@ def _fit(
     describe = partial(
         encode, encoder, kinds=(kind,), descriptors=extractor, batch_size=batch_size, seed=seed, progress=progress
     )
-    known, asked = (describe(images)[kind] for images in (support, seen))
+    for role, images in (("support", support), ("query", seen)):
+        if (role, kind) not in described or (role == "query" and seen.change is not None):
+            described[role, kind] = describe(images)[kind]
+    known, asked = described["support", kind], described["query", kind]
+    if seen.change is not None:
+        del described["query", kind]
     encoding, started = time.perf_counter() - started, time.perf_counter()
     made = made.to(encoder.device)
     if made.needs_base:
@@ -213,12 +223,12 @@ def _fit(
             for start in track(range(0, len(asked), step), "scoring images", step, len(asked), show=progress)
         ]
     )
-    described = {
+    facts = {
         "head": head if isinstance(head, str) else type(head).__name__,
         "head_options": dict(options),
         "descriptors": _facts_of(extractor, kind),
     }
-    return scores.float().cpu()[:, order], described, {"encoding": encoding, "scoring": time.perf_counter() - started}
+    return scores.float().cpu()[:, order], facts, {"encoding": encoding, "scoring": time.perf_counter() - started}
 
 
 def _summarise(
