@@ -3,9 +3,9 @@
 Response: one part, S = 3 to 65 candidates of K = 512 to 100,352 numbers (7 x 7 x 2,048, the paper's), one image and a
 batch of 16; as many classes as 40 million weights allow, 4 to 100. ``ours`` is the way that ``auto`` takes, ``peer``
 the other one; a row falls short where the choice is clearly wrong. Directly means all products of a candidate with a
-scale of the weights, ``S^2`` multiplications for each number, image and class, in one matrix product. The transform takes
-``2 S`` in its place, but the weights are transformed too, and written and read once more: with one image that is all
-there is to do, so that nothing is to be gained.
+scale of the weights, ``S^2`` multiplications for each number, image and class, in one matrix product. The transform
+takes ``2 S`` in its place, but the weights are transformed too, and written and read once more: with one image that is
+all there is to do, so that nothing is to be gained.
 
 Inference: the whole classifier, one image of 448 pixels, ResNet-50 with random weights, 200 classes, 4 parts, 5 scales,
 pooled features, oriented pooling. ``ours`` takes all boxes from the image's one map (RoI align), ``peer`` cuts them out

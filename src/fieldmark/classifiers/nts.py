@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fieldmark.classifiers.base import CLASSIFIERS, Encode
-from fieldmark.classifiers.part_features import PartClassifier, PartSource, Proposals
+from fieldmark.classifiers.part_features import PartBoxes, PartClassifier, PartSource, Proposals
 from fieldmark.errors import FieldmarkError
 from fieldmark.shapes import Float, Tensor
 
@@ -89,6 +89,11 @@ class NTSClassifier(PartClassifier):
     def forward(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L"]:
         """Scores of the images."""
         return self.look(encode, images, self.parts).logits
+
+    def part_boxes(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> PartBoxes:
+        """The K best proposals, and what it decides."""
+        found = self.look(encode, images, self.parts)
+        return PartBoxes(found.found.boxes, None, self.part_maps(encode, found.found, found.found.boxes), found.logits)
 
     def look(self, encode: Encode, images: Float[Tensor, "B 3 H W"], proposals: int | None = None) -> NTSScores:
         """All scores, and where the parts are.

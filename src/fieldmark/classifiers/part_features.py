@@ -35,6 +35,23 @@ class Proposals:
     scores: Tensor
 
 
+@dataclass(frozen=True)
+class PartBoxes:
+    """Where a classifier by parts looks, for pictures and measures.
+
+    Attributes:
+        proposed: ``(B, K, 4)`` parts in the order of the navigator's scores, in pixels of the encoded image.
+        aligned: ``(B, K, 4)`` the same with aligned scale; None for a classifier that aligns none.
+        maps: ``(B, K, C, roi, roi)`` of the aligned boxes, else of the proposed ones.
+        logits: ``(B, L)`` the decision.
+    """
+
+    proposed: Tensor
+    aligned: Tensor | None
+    maps: Tensor
+    logits: Tensor
+
+
 class PartClassifier(Classifier):
     """Base class of classifiers that look at parts of the image which a navigator proposes.
 
@@ -97,6 +114,10 @@ class PartClassifier(Classifier):
         anchors = anchors_of(size, sides(maps), self.anchor_size).to(maps.device)
         chosen = top_boxes(anchors, scores.float(), count, self.overlap)
         return Proposals(images, maps, clip_boxes(anchors[chosen], size), scores.gather(1, chosen))
+
+    def part_boxes(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> PartBoxes:
+        """Where it looks, and what it decides."""
+        raise NotImplementedError
 
     def part_maps(
         self, encode: Encode, found: Proposals, boxes: Float[Tensor, "B N 4"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fieldmark.classifiers.base import CLASSIFIERS, Encode
-from fieldmark.classifiers.part_features import PartClassifier, PartSource, Proposals, check_choice, sides
+from fieldmark.classifiers.part_features import PartBoxes, PartClassifier, PartSource, Proposals, check_choice, sides
 from fieldmark.classifiers.part_scores import FeaturePyramid, OrientedPooling, ScaleMining, SpatialPyramid
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.orientation import check_patches
@@ -153,6 +153,11 @@ class SSANetClassifier(PartClassifier):
     def forward(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L"]:
         """Scores of the images."""
         return self.look(encode, images).logits
+
+    def part_boxes(self, encode: Encode, images: Float[Tensor, "B 3 H W"]) -> PartBoxes:
+        """The K best proposals, the same with aligned scale, and what it decides."""
+        found = self.look(encode, images)
+        return PartBoxes(found.found.boxes, found.boxes if found.winner is not None else None, found.maps, found.logits)
 
     def look(
         self,

@@ -13,6 +13,8 @@ from fieldmark.explain.heat_maps import foreground, heat_map, heat_maps
 from fieldmark.explain.images import read_image
 from fieldmark.explain.matching import Matching, match
 from fieldmark.explain.overlay import overlay
+from fieldmark.explain.part_pictures import PART_PARTS, part_drawable, part_picture
+from fieldmark.explain.parts import parts
 from fieldmark.explain.picture import FORMATS, PARTS, picture, save_picture
 from fieldmark.explain.reconstruction import reconstruct, reconstruction
 
@@ -20,6 +22,7 @@ __all__ = [
     "ALIGNMENT_PARTS",
     "FORMATS",
     "PARTS",
+    "PART_PARTS",
     "Alignment",
     "Gates",
     "Matching",
@@ -41,6 +44,9 @@ __all__ = [
     "is_readable",
     "match",
     "overlay",
+    "part_drawable",
+    "part_picture",
+    "parts",
     "parts_in_words",
     "picture",
     "place_nodes",
