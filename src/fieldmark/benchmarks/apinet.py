@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -68,7 +69,7 @@ def pair_rows(repeats: int) -> list[dict[str, Any]]:
     features = torch.randn(len(labels), LENGTH, generator=generator).relu_()
     features += torch.randn(CLASSES, LENGTH, generator=generator).relu_()[labels]
     plain = features.numpy(), labels.numpy()
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "ours": partial(mine_pairs, features, labels),
         "a loop over images": partial(looped, *plain),
         "distances at once, then a loop": partial(chosen_in_a_loop, *plain),
