@@ -97,7 +97,7 @@ def test_planted_wrong_class_names_are_refused_in_one_line(encoder):
 
 def test_a_model_without_a_classifier_says_what_to_do(encoder):
     encoder.classifier = None
-    with pytest.raises(FieldmarkError, match="no classifier of its own.*--head logistic"):
+    with pytest.raises(FieldmarkError, match=r"no classifier of its own.*--head logistic"):
         evaluate_top1(encoder, store(), progress=False)
     with pytest.raises(FieldmarkError, match="fitted on labelled images"):
         evaluate_top1(encoder, store(), "prototype", progress=False)
@@ -160,11 +160,10 @@ def test_descriptors_are_kept_for_the_next_head(encoder, monkeypatch):
     calls, described = [], {}
     monkeypatch.setattr(top1, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
     given = {"support_data": store(1, 90, split="train"), "progress": False}
-    alone = [evaluate_top1(encoder, store(), head, **given) for head in ("prototype", "nearest")]
+    heads = "prototype", "nearest"
+    alone = [evaluate_top1(encoder, store(), head, **given) for head in heads]
     calls.clear()
-    together = [
-        evaluate_top1(encoder, store(), head, described=described, **given) for head in ("prototype", "nearest")
-    ]
+    together = [evaluate_top1(encoder, store(), head, described=described, **given) for head in heads]
     assert len(calls) == 2
     assert all(np.array_equal(a.predicted, b.predicted) for a, b in zip(alone, together, strict=True))
 

@@ -13,8 +13,8 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation import evaluate_few_shot
 from fieldmark.training import TrainingInterrupted, make_recipe, train
 from fieldmark.training.checkpoints import load_state
-from fieldmark.training.module import TrainingModule
 from fieldmark.training.job import Job
+from fieldmark.training.module import TrainingModule
 
 HEAD = "spatial_alignment"
 EPISODES = {"way": 3, "queries": 3, "episodes_per_epoch": 3}

@@ -62,10 +62,10 @@ def label_of(model: str, facts: Mapping[str, Any]) -> str:
 
     Example:
         >>> label_of("cub_fine", {}), label_of("cub_fine", {"model_selection": "best-test-epoch"})
-        ('cub_fine', 'cub_fine [best-test-epoch]')
+        ('cub_fine', 'cub_fine (best-test-epoch)')
     """
     selection = facts.get("model_selection")
-    return f"{model} [{selection}]" if selection else model
+    return f"{model} ({selection})" if selection else model
 
 
 def check_record(record: Any, where: str | Path) -> None:

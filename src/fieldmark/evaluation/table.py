@@ -18,7 +18,7 @@ _HEAD = """# Results
 Made by `make results` from the JSON files in this folder; every number was measured by the command that stands with it.
 Accuracy in %, with the half width of the 95% interval over episodes (or images, where it says so); `paired` is the
 difference on the same episodes, with its own interval; `difference` is ours minus published. A model called
-`[best-test-epoch]` had its epoch chosen on the test images, and its figures are too good.
+`(best-test-epoch)` had its epoch chosen on the test images, and its figures are too good.
 """
 
 
