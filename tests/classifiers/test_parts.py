@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from fieldmark import backbones, classifiers
-from fieldmark.classifiers.part_features import cut_boxes, roi_maps
+from fieldmark.classifiers.part_features import cut_boxes
 from fieldmark.errors import FieldmarkError
-from fieldmark.functional import box_overlap, circular_scale_response, oriented_pool
+from fieldmark.functional import box_overlap, circular_scale_response, oriented_pool, region_maps
 
 CLASSES, CHANNELS = 5, 6
 
@@ -158,7 +158,7 @@ def test_scores_add_up_and_the_aligned_box_is_the_one_that_the_class_chose():
         tested = classifier.look(encode, given)
         torch.testing.assert_close(tested.logits, tested.scale + tested.oriented)
         maps = torch.stack(
-            [roi_maps(tested.found.maps, tested.candidates[:, :, s], (128, 128), 7) for s in range(5)], 2
+            [region_maps(tested.found.maps, tested.candidates[:, :, s], (128, 128), 7) for s in range(5)], 2
         )
         features = maps.mean((-2, -1)) / 5**0.5
         value, shift = circular_scale_response(features, classifier.dsm.weight.transpose(0, 1), "direct")
@@ -182,7 +182,7 @@ def test_the_rows_of_table_5_differ_in_the_response_alone():
         assert (a.scale >= b.scale - 1e-6).all()  # the unshifted response is one of those that the maximum is over
         assert (b.winner == 2).all()
         c = single.look(encode, images())
-        features = torch.stack([roi_maps(c.found.maps, c.candidates[:, :, s], (128, 128), 7) for s in range(5)], 2)
+        features = torch.stack([region_maps(c.found.maps, c.candidates[:, :, s], (128, 128), 7) for s in range(5)], 2)
         each = torch.einsum("bksd,kld->bksl", features.mean((-2, -1)), single.dsm.weight[:, :, 0])
         torch.testing.assert_close(c.scale, each.amax(2).mean(1))
 
@@ -191,18 +191,18 @@ def test_nts_decides_by_the_whole_image_and_its_best_parts():
     classifier = made("nts")
     with torch.no_grad():
         found = classifier.look(encode, images())
-        vectors = roi_maps(found.found.maps, found.found.boxes, (128, 128), 7).mean((-2, -1))
+        vectors = region_maps(found.found.maps, found.found.boxes, (128, 128), 7).mean((-2, -1))
         whole = encode(images()).mean((-2, -1))
         torch.testing.assert_close(found.parts, classifier.fc(vectors))
         torch.testing.assert_close(found.logits, classifier.together(torch.cat([vectors[:, :4].flatten(1), whole], 1)))
         torch.testing.assert_close(classifier(encode, images()), found.logits)
 
 
-def test_roi_maps_are_means_over_cells_of_a_linear_map():
+def test_region_maps_are_means_over_cells_of_a_linear_map():
     x = torch.arange(8.0).add(0.5).mul(16).expand(8, 8)  # the value is the x of the place's middle, in pixels
     maps = torch.stack([x, x.T]).unsqueeze(0)
     boxes = torch.tensor([[[16.0, 24.0, 72.0, 94.0]]])
-    found = roi_maps(maps, boxes, (128, 128), 7)[0, 0]
+    found = region_maps(maps, boxes, (128, 128), 7)[0, 0]
     torch.testing.assert_close(found[0], (16 + 8 * torch.arange(7.0).add(0.5)).expand(7, 7))
     torch.testing.assert_close(found[1], (24 + 10 * torch.arange(7.0).add(0.5)).expand(7, 7).T)
 

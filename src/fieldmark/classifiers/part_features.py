@@ -12,6 +12,7 @@ from fieldmark.classifiers.base import Classifier, Encode
 from fieldmark.classifiers.navigator import Navigator, anchors_of
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.functional.boxes import clip_boxes, top_boxes
+from fieldmark.functional.regions import region_maps
 from fieldmark.shapes import Float, Tensor
 
 PartSource = Literal["shared", "reextract"]
@@ -124,7 +125,7 @@ class PartClassifier(Classifier):
     ) -> Float[Tensor, "B N C roi roi"]:
         """The map of what lies in each box."""
         if self.features == "shared":
-            return roi_maps(found.maps, boxes, sides(found.images), self.roi_size)
+            return region_maps(found.maps, boxes, sides(found.images), self.roi_size)
         crop = getattr(encode, "crop", None)
         side = self.part_size if crop is None else min(self.part_size, crop)  # larger ones would be cut
         maps = encode_parts(encode, cut_boxes(found.images, boxes, side))
@@ -150,34 +151,6 @@ def as_encoded(encode: Encode, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor
         return images
     top, left = ((side - crop) // 2 for side in images.shape[-2:])
     return images[..., top : top + crop, left : left + crop]
-
-
-def roi_maps(
-    maps: Float[Tensor, "B C h w"], boxes: Float[Tensor, "B N 4"], image: tuple[int, int], size: int
-) -> Float[Tensor, "B N C size size"]:
-    """RoI align: the map within each box, bilinear between its places, from the one map of the whole image.
-
-    Source: He et al. 2017 (Mask R-CNN), as torchvision has it (``aligned``, 2 x 2 samples a cell).
-
-    Args:
-        maps: Of whole images.
-        boxes: In pixels of the images.
-        image: Height and width of the images.
-        size: Rows and columns of the result.
-
-    Example:
-        >>> maps = torch.arange(4.0).repeat(4, 1).view(1, 1, 4, 4)
-        >>> roi_maps(maps, torch.tensor([[[0.0, 0.0, 16.0, 32.0]]]), (32, 32), 1)  # the left half
-        tensor([[[[[0.5000]]]]])
-    """
-    from torchvision.ops import roi_align
-
-    stride = boxes.new_tensor([image[1] / maps.shape[3], image[0] / maps.shape[2]]).repeat(2)
-    places = boxes / stride
-    numbers = torch.arange(len(maps), device=boxes.device).repeat_interleave(boxes.shape[1])
-    listed = torch.cat([numbers.unsqueeze(1).to(places.dtype), places.flatten(0, 1)], dim=1)
-    found = roi_align(maps, listed.to(maps.dtype), size, sampling_ratio=2, aligned=True)
-    return found.unflatten(0, boxes.shape[:2])
 
 
 def cut_boxes(

@@ -23,6 +23,7 @@ from fieldmark.functional.pair_mining import Pairs, Triplets, mine_pairs, mine_t
 from fieldmark.functional.part_losses import mac_loss, ranking_loss
 from fieldmark.functional.pooling import spatial_features
 from fieldmark.functional.prototypes import class_prototypes
+from fieldmark.functional.regions import region_maps
 from fieldmark.functional.scales import ScaleResponse, aligned_scale, circular_scale_response, scale_candidates
 from fieldmark.functional.spatial_similarity import spatial_similarity
 from fieldmark.functional.transport import TransportPlan, duality_gap, emd
@@ -79,6 +80,7 @@ __all__ = [
     "oriented_score",
     "pool_patches",
     "ranking_loss",
+    "region_maps",
     "sample_at_offsets",
     "scale_candidates",
     "similarity",
