@@ -167,4 +167,5 @@ class OrientedPooling(PartWeights):
     def forward(self, maps: Float[Tensor, "B K C h w"]) -> OrientedScore:  # type: ignore[override]
         """Scores of the parts' maps and their orientations, both ``(B, K, L)``."""
         pooled = oriented_pool(maps.flatten(0, 1), self.patch, self.stride).unflatten(0, maps.shape[:2])
-        return oriented_score(pooled / self.divisor, self.weight)
+        weight = self.weight[0] if len(self.weight) == 1 else self.weight
+        return oriented_score(pooled / self.divisor, weight)

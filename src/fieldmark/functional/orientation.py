@@ -110,11 +110,14 @@ def oriented_score(pooled: Float[Tensor, "*batch 4 E"], weights: Float[Tensor, "
 
     Args:
         pooled: From :func:`oriented_pool`.
-        weights: w of every class; of every part its own if there are more dimensions.
+        weights: w of every class ``(L, E)``, or for every part its own ``(K, L, E)``, with pooled ``(B, K, 4, E)``.
 
     Example:
         >>> pooled = oriented_pool(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), patch=1, stride=1)
         >>> oriented_score(pooled, torch.tensor([[1.0, 0.0], [0.0, 1.0]])).value
         tensor([[4., 4.]])
     """
-    return OrientedScore(*(pooled @ weights.mT).max(-2))
+    # By parts: a broadcast product would make a gradient of the weights for each image.
+    own = weights.dim() > 2
+    every = torch.einsum("...kge,kle->...kgl", pooled, weights) if own else pooled @ weights.mT
+    return OrientedScore(*every.max(-2))
