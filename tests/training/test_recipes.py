@@ -17,7 +17,7 @@ def test_a_recipe_runs(name, tmp_path, make_data):
     few = {"evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}], "trainer": {"accelerator": "cpu"}}
     if given.backbone.options.get("pretrained"):
         few["backbone.options.pretrained"] = False  # the weights may be out of reach
-    if given.backbone.name in ("resnet50", "resnet101"):
+    if given.backbone.name.partition(".")[0] in ("resnet50", "resnet101"):
         few["backbone.name"] = "resnet18"  # of the same parts, and a tenth of the work
     if given.data.crop or given.descriptors.options.get("size"):  # small images, and so small windows of them
         few |= {"data.size": 32, "data.crop": None, "augmentation": ["flip"]}
@@ -36,6 +36,8 @@ def test_a_recipe_runs(name, tmp_path, make_data):
         few[f"stages.{number}.epochs"] = 1
         few[f"stages.{number}.steps_per_epoch"] = 2
         few[f"stages.{number}.batch_size"] = 4
+        if stage.objective.options.get("features") == "reextract":
+            few[f"stages.{number}.objective.options.part_size"] = 32
         if stage.accumulate > 1:
             few[f"stages.{number}.accumulate"] = 2
         if stage.images_per_class:
