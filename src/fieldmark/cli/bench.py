@@ -17,6 +17,8 @@ BENCHMARKS = {
     "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
     "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
     "lssa": "episodes of the spatial alignment a second: ours against all pairs materialised, with memory",
+    "apinet": "pairs mined a second: ours against loops over images; steps with cached gradients, with memory",
+    "ssanet": "scale responses a second: FFT against directly; inference with shared against re-extracted features",
 }
 _OF_TRANSPORT = ("data", "root", "qpth_python")
 
@@ -75,7 +77,7 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, str]:
 def _print(title: str, found: dict[str, Any]) -> None:
     print_table(
         title,
-        ["what", "ours", "peer", "unit", "ratio", "target"],
+        ["what", "ours", "peer", "unit", "ratio", "target", ""],
         [
             (
                 row["what"],
@@ -84,6 +86,7 @@ def _print(title: str, found: dict[str, Any]) -> None:
                 row["unit"],
                 _short(row["ratio"]),
                 row.get("target"),
+                "FAIL" if row["ratio"] < (row.get("target") or 0) else "",
             )
             for row in found["rows"]
         ],
