@@ -10,7 +10,22 @@ from fieldmark.backbones import load_model
 from fieldmark.training import list_recipes, load_recipe, train
 
 
-@pytest.mark.parametrize("name", [one.name for one in list_recipes()])
+def _recipes():
+    """Every recipe; one of the same parts as one before it (other data, schedule, rates) is marked slow."""
+    seen = set()
+    for name in (one.name for one in list_recipes()):
+        given = load_recipe(name)
+        heads = [head.name for evaluation in given.evaluations for head in evaluation.heads]
+        stages = [
+            (stage.objective, bool(stage.second_view), stage.accumulate > 1, stage.images_per_class is None)
+            for stage in given.stages
+        ]
+        parts = repr((given.backbone.name, given.descriptors.name, sorted(set(heads)), stages))
+        yield pytest.param(name, marks=[pytest.mark.slow] if parts in seen else [])
+        seen.add(parts)
+
+
+@pytest.mark.parametrize("name", list(_recipes()))
 def test_a_recipe_runs(name, tmp_path, make_data):
     given = load_recipe(name)
     stages = given.stages
