@@ -82,6 +82,15 @@ def test_the_picture_has_a_panel_for_each_look(beside, count):
     assert [len(one.containers[0]) for one in bars] == count * ([54, 49, 49] if beside else [54, 49])
 
 
+def test_the_other_models_maps_are_of_the_same_boxes():
+    encoder = model()
+    view = explain.parts(encoder, [picture()], beside=model(), size=64).views[0]
+    np.testing.assert_allclose(view.maps_beside, view.look.maps, atol=1e-5)  # the same model: the same maps
+    other = explain.parts(encoder, [picture()], beside=model("nts"), size=64).views[0]
+    np.testing.assert_allclose(other.maps_beside, view.look.maps, atol=1e-5)  # the same backbone
+    assert not np.allclose(other.beside.proposed, view.look.aligned)
+
+
 def test_models_without_alignment_or_oriented_pooling_are_drawn_without():
     found = explain.parts(model("nts"), [picture()], size=64)
     assert explain.part_drawable(found) == ["boxes"]

@@ -175,7 +175,7 @@ def _draw_pooling(sheet: Sheet, found: PartViews, part: int) -> None:
     sheet.heading(
         f"Oriented pooling of part {part + 1}",
         "Mean over the channels. Left: the part. (a) horizontal and vertical pooling, patch by patch; (b) its map, "
-        "place by place" + ("; (c) the map of the same part in the other model." if _with_other(found) else "."),
+        "place by place" + ("; (c) the other model's map of the same box." if _with_other(found) else "."),
     )
     tops = HEADING + _TITLES
     kinds = [("(a) oriented pooling", 1.5), ("(b) map, trained with OP", 1.0)]
@@ -209,9 +209,9 @@ def _bars(view: PartView, kind: int, part: int) -> tuple[np.ndarray, int]:
     """Values of a histogram, and where its second half begins (0: it has none)."""
     if kind == 0:
         return np.concatenate([view.look.rows[part], view.look.columns[part]]), view.look.rows.shape[1]
-    look = view.look if kind == 1 else view.beside
-    assert look is not None
-    return look.maps[part], 0
+    maps = view.look.maps if kind == 1 else view.maps_beside
+    assert maps is not None
+    return maps[part], 0
 
 
 def _histogram(

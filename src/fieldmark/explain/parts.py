@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fieldmark.backbones import Encoder
-from fieldmark.classifiers.part_features import PartClassifier
+from fieldmark.classifiers.part_features import PartClassifier, Proposals
 from fieldmark.classifiers.ssanet import SSANetClassifier
 from fieldmark.classifiers.trained import classifier_of
 from fieldmark.data.images import Fit, check_fit, fit_image
@@ -58,6 +58,7 @@ class PartView:
         name: Of its file.
         look: Of the model.
         beside: Of the model that it is compared with; None without one.
+        maps_beside: ``(K, side * side)``: the other model's maps of the first model's boxes, as ``look.maps``.
         points: ``(P, 2)`` key points in pixels; None where they are not known.
     """
 
@@ -65,6 +66,7 @@ class PartView:
     name: str
     look: Look
     beside: Look | None = None
+    maps_beside: np.ndarray | None = None
     points: np.ndarray | None = None
 
 
@@ -135,6 +137,7 @@ def parts(
     seen = model.cut(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)).float() / 255
     own = _look(model, seen)
     other = [None] * len(files) if beside is None else _look(beside, seen)
+    theirs = [None] * len(files) if beside is None else _maps_of(beside, seen, [one.boxes for one in own])
     shape = fitted[0].shape[:2]
     views = []
     for number, file in enumerate(files):
@@ -143,7 +146,7 @@ def parts(
             points = fitted_points(points, file.size[::-1], (shape[0], shape[1]), fit, model.crop)
         picture = (seen[number] * 255).round().byte().permute(1, 2, 0).numpy()
         name = _name(images[number], f"image {number + 1}")
-        views.append(PartView(np.ascontiguousarray(picture), name, own[number], other[number], points))
+        views.append(PartView(np.ascontiguousarray(picture), name, own[number], other[number], theirs[number], points))
     facts = {**_facts_of(model), "size": list(seen.shape[-2:]), "fit": fit}
     facts["beside"] = None if beside is None else _facts_of(beside)
     return PartViews(tuple(views), facts)
@@ -182,6 +185,21 @@ def _look(model: Encoder, images: Tensor) -> list[Look]:
         )
         for i in range(len(images))
     ]  # fmt: skip
+
+
+@torch.inference_mode()
+def _maps_of(model: Encoder, images: Tensor, boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A model's maps of boxes that another one chose, as means over the channels."""
+    classifier = _classifier(model)
+    was_training = model.training
+    model.eval()
+    try:
+        given, places = images.to(model.device), torch.from_numpy(np.stack(boxes)).to(model.device)
+        found = Proposals(given, model(given), places, places[..., 0])
+        maps = classifier.part_maps(model, found, places)
+    finally:
+        model.train(was_training)
+    return list(maps.float().cpu().mean(2).flatten(2).numpy())
 
 
 def _pooled(classifier: PartClassifier, maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
