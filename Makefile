@@ -16,10 +16,10 @@ test: $(STAMP)  ## style, types, fast tests and doctests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not data"
+	$(BIN)/python -m pytest -q -m "not slow and not data" -n auto --maxprocesses 4
 
 test-all: $(STAMP)  ## every test, with the slow ones and those that need data beside the checkout
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 format: $(STAMP)  ## put the code in the house style
 	$(BIN)/ruff check --fix .

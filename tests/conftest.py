@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# Tests keep their caches to themselves, and one thread keeps them repeatable on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Tests run side by side, one process a core: one thread each, which also keeps them repeatable on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SOURCES = Path(__file__).resolve().parents[1] / "src"
 # Wrapped in a check, a function cannot be compiled.

@@ -39,9 +39,8 @@ def test_record_is_whole(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_rows_of_one_file_share_their_episodes(path):
     rows = load_record(path)["rows"]
-    assert len({row["episode_hash"] for row in rows}) == 1
     for row in rows[1:]:
-        compare_rows(rows[0], row)  # refuses different images
+        compare_rows(rows[0], row)  # refuses different images, and different episodes of any run
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -46,7 +47,17 @@ def test_the_example_of_freezing_names_modules_that_there_are():
     assert {one for one in patterns if one.startswith("objective")} <= names
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_the_ablation_is_the_recipe_in_two_parts():
+    whole, first, then = (load_recipe(f"lssa/grocery_{part}") for part in ("lssa", "pretrain", "ablation"))
+    assert first.stages == whole.stages[:1]
+    assert first.backbone == then.backbone == whole.backbone
+    for stage, given in zip(then.stages, whole.stages[1:], strict=True):
+        shorter = {"start": stage.start, "epochs": stage.epochs}
+        assert stage == replace(given, **shorter)
+    assert [stage.start for stage in then.stages] == [f"runs/{first.name}", "previous"]
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"lssa/grocery_pretrain", "lssa/grocery_ablation"}))
 def test_the_phases_are_the_papers(name):
     pretrain, lsc, ssm = load_recipe(name).stages
     assert (pretrain.objective.name, lsc.objective.name, ssm.objective.name) == ("cross_entropy", "lssa", "lssa")

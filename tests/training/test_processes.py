@@ -36,14 +36,24 @@ def rows_of(out):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+# Micro-batches, modules that thaw after the first epoch and a held-out slice.
+FINE = (
+    "--data.held_out", "0.1", "--stages.classify.validation", "{task: top1}",
+    "--stages.episodes.episodes.episodes_per_epoch", "8", "--stages.episodes.episodes.episodes_per_step", "2",
+    "--stages.episodes.accumulate", "2", "--stages.episodes.freeze", "[backbone.layer1*]",
+    "--stages.episodes.freeze_epochs", "1", "--stages.episodes.optimizer.rates", "{backbone.layer4: 0.0005}",
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_exactly_like_one_that_was_not(tmp_path):
-    whole = run_script(tmp_path / "whole")
+@pytest.mark.parametrize("more", [(), FINE], ids=["plain", "fine"])
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_exactly_like_one_that_was_not(tmp_path, more):
+    whole = run_script(tmp_path / "whole", -1, *more)
     assert whole.stdout.splitlines()[-1:] == ["done"], whole.stderr
-    killed = run_script(tmp_path / "killed", 5)
+    killed = run_script(tmp_path / "killed", 5, *more)
     assert killed.returncode == -9
     assert not (tmp_path / "killed/tiny/model.safetensors").exists()
-    again = run_script(tmp_path / "killed")
+    again = run_script(tmp_path / "killed", -1, *more)
     assert again.returncode == 0, again.stderr
     seen = (tmp_path / "killed/seen-0.txt").read_text().splitlines()
     assert seen == (tmp_path / "whole/seen-0.txt").read_text().splitlines()  # no step lost, none done twice
@@ -53,12 +63,15 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_bit_exactly_like_one_that_w
 
 
 @pytest.mark.slow
-def test_two_processes_see_what_one_sees_and_end_where_one_ends(tmp_path):
+@pytest.mark.parametrize("frozen_first", [False, True])
+def test_two_processes_see_what_one_sees_and_end_where_one_ends(tmp_path, frozen_first):
     # Frozen batch norms and no random augmentation: then the mean over two half batches is that over the whole one,
     # and the two runs differ by rounding alone.
     same = ["--augmentation", "[]", "--stages.episodes.episodes.episodes_per_step", "2"]
     for stage in ("classify", "episodes"):
         same += [f"--stages.{stage}.freeze", "[backbone.layer*.1]"]
+    same += ["--stages.classify.freeze", "[backbone.layer*.1, backbone.layer1]", "--stages.classify.accumulate", "2"]
+    same += ["--stages.classify.freeze_epochs", "2"] if frozen_first else []
     one = run_script(tmp_path / "one", -1, *same)
     assert one.returncode == 0, one.stderr
     two = run_script(tmp_path / "two", -1, *same, "--trainer.devices", "2", "--trainer.strategy", "ddp")

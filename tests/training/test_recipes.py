@@ -10,13 +10,30 @@ from fieldmark.backbones import load_model
 from fieldmark.training import list_recipes, load_recipe, train
 
 
-@pytest.mark.parametrize("name", [one.name for one in list_recipes()])
+def _recipes():
+    """Every recipe; one of the same parts as one before it (other data, schedule, rates) is marked slow."""
+    seen = set()
+    for name in (one.name for one in list_recipes()):
+        given = load_recipe(name)
+        heads = [head.name for evaluation in given.evaluations for head in evaluation.heads]
+        stages = [
+            (stage.objective, bool(stage.second_view), stage.accumulate > 1, stage.images_per_class is None)
+            for stage in given.stages
+        ]
+        parts = repr((given.backbone.name, given.descriptors.name, sorted(set(heads)), stages))
+        yield pytest.param(name, marks=[pytest.mark.slow] if parts in seen else [])
+        seen.add(parts)
+
+
+@pytest.mark.parametrize("name", list(_recipes()))
 def test_a_recipe_runs(name, tmp_path, make_data):
     given = load_recipe(name)
     stages = given.stages
     few = {"evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}], "trainer": {"accelerator": "cpu"}}
     if given.backbone.options.get("pretrained"):
         few["backbone.options.pretrained"] = False  # the weights may be out of reach
+    if given.backbone.name.partition(".")[0] in ("resnet50", "resnet101"):
+        few["backbone.name"] = "resnet18"  # of the same parts, and a tenth of the work
     if given.data.crop or given.descriptors.options.get("size"):  # small images, and so small windows of them
         few |= {"data.size": 32, "data.crop": None, "augmentation": ["flip"]}
     if given.descriptors.options.get("size"):
@@ -36,6 +53,14 @@ def test_a_recipe_runs(name, tmp_path, make_data):
         few[f"stages.{number}.batch_size"] = 4
         if stage.start != "previous":
             few[f"stages.{number}.start"] = "scratch"  # the run that it starts from is another recipe's
+        if stage.objective.options.get("features") == "reextract":
+            few[f"stages.{number}.objective.options.part_size"] = 32
+        if stage.accumulate > 1:
+            few[f"stages.{number}.accumulate"] = 2
+        if stage.images_per_class:
+            few[f"stages.{number}.images_per_class"] = 2
+        if stage.freeze_epochs:
+            few[f"stages.{number}.freeze_epochs"] = 1
         few[f"stages.{number}.episodes.way"] = 3
         few[f"stages.{number}.episodes.queries"] = 3
         few[f"stages.{number}.episodes.episodes_per_epoch"] = 2 * stage.episodes.episodes_per_step
@@ -46,6 +71,8 @@ def test_a_recipe_runs(name, tmp_path, make_data):
     recipe = load_recipe(name, few)
     images = {"size": recipe.data.size or 32, "images": 10, "classes": 4}
     data = make_data(**images)
+    if any(stage.validation is not None and stage.validation.task == "top1" for stage in stages):
+        data["val"] = data["train"]  # of the same classes
     folder = train(recipe, tmp_path, data={**data, recipe.data.train: data["train"], recipe.data.val: data["val"]})
     assert [stage["steps"] for stage in load_model(folder)[1]["stages"]] == [2] * len(stages)
     (record,) = (folder / "results").glob("*.json")

@@ -14,7 +14,7 @@ from fieldmark.backbones import load_model
 from fieldmark.errors import FieldmarkError
 from fieldmark.training import TrainingInterrupted, train
 from fieldmark.training.checkpoints import load_state
-from fieldmark.training.run import _Job
+from fieldmark.training.job import Job
 
 
 def test_a_run_leaves_a_model_its_measurements_and_its_results(tiny, stores, tmp_path):
@@ -38,7 +38,7 @@ def test_a_run_leaves_a_model_its_measurements_and_its_results(tiny, stores, tmp
 
 def test_the_best_epoch_is_kept_and_starts_the_next_stage(tiny, stores, tmp_path, monkeypatch):
     scores = iter([0.9, 0.5])
-    monkeypatch.setattr(_Job, "_validate", lambda self, module: {"val_accuracy": next(scores), "val_ci95": 0.01})
+    monkeypatch.setattr(Job, "_validate", lambda self, module: {"val_accuracy": next(scores), "val_ci95": 0.01})
     recipe = tiny("--stages.episodes.optimizer.lr", "1e-12", "--stages.episodes.freeze", "[encoder, backbone]",
                   "--stages.episodes.objective", "cross_entropy")  # fmt: skip
     folder = train(recipe, tmp_path, data=stores, evaluate=False)
@@ -61,7 +61,7 @@ def test_the_same_recipe_gives_the_same_numbers_and_another_seed_others(tiny, st
 def test_a_finished_run_is_not_trained_again(tiny, stores, tmp_path, monkeypatch):
     folder = train(tiny(), tmp_path, data=stores)
     before = (folder / "metrics.csv").read_text()
-    monkeypatch.setattr(_Job, "run", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Job, "run", lambda self: pytest.fail("trained again"))
     assert train(tiny(), tmp_path, data=stores) == folder
     assert (folder / "metrics.csv").read_text() == before
 

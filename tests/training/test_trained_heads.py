@@ -13,8 +13,8 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation import evaluate_few_shot
 from fieldmark.training import TrainingInterrupted, make_recipe, train
 from fieldmark.training.checkpoints import load_state
+from fieldmark.training.job import Job
 from fieldmark.training.module import TrainingModule
-from fieldmark.training.run import _Job
 
 HEAD = "spatial_alignment"
 EPISODES = {"way": 3, "queries": 3, "episodes_per_epoch": 3}
@@ -93,8 +93,8 @@ def test_validation_scores_with_the_head_as_it_is_at_that_moment(phases, stores,
         seen.append((module.encoder.head, {k: v.clone() for k, v in module.objective.head.state_dict().items()}))
         return found
 
-    validate = _Job._validate
-    monkeypatch.setattr(_Job, "_validate", watched)
+    validate = Job._validate
+    monkeypatch.setattr(Job, "_validate", watched)
     folder = train(make_recipe(phases), tmp_path, data=stores, evaluate=False)
     assert len(seen) == 2
     for kept, now in seen:
@@ -114,7 +114,7 @@ def test_validation_scores_with_the_head_as_it_is_at_that_moment(phases, stores,
 def test_the_file_holds_the_head_of_the_best_epoch(phases, stores, tmp_path, monkeypatch):
     del phases["stages"][2], phases["evaluations"]
     scores = iter([0.9, 0.5])
-    monkeypatch.setattr(_Job, "_validate", lambda self, module: {"val_accuracy": next(scores), "val_ci95": 0.01})
+    monkeypatch.setattr(Job, "_validate", lambda self, module: {"val_accuracy": next(scores), "val_ci95": 0.01})
     folder = train(make_recipe(phases), tmp_path, data=stores, evaluate=False)
     encoder, facts = load_model(folder)
     assert facts["stages"][1]["best_epoch"] == 1

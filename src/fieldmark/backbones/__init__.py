@@ -26,7 +26,8 @@ _LATER = {
     "load_model": "checkpoint",
     "save_model": "checkpoint",
     "convert_checkpoint": "convert",
-    "TrainedHead": "trained_head",
+    "TrainedClassifier": "trained_parts",
+    "TrainedHead": "trained_parts",
 }
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "BackboneFacts",
     "Encoder",
     "Projected",
+    "TrainedClassifier",
     "TrainedHead",
     "convert_checkpoint",
     "create",
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from fieldmark.backbones.checkpoint import load_model, save_model
     from fieldmark.backbones.convert import convert_checkpoint
     from fieldmark.backbones.encoder import Encoder
-    from fieldmark.backbones.trained_head import TrainedHead
+    from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from fieldmark.backbones import create
 from fieldmark.backbones.encoder import Encoder
-from fieldmark.backbones.trained_head import PREFIX, TrainedHead
+from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead, TrainedPart
 from fieldmark.errors import FieldmarkError
 from fieldmark.files import write_beside
 from fieldmark.shapes import Tensor
@@ -27,7 +27,8 @@ def save_model(
 
     Args:
         path: File to write, by custom ``model.safetensors``.
-        encoder: The trained model; a head that was trained with it (``encoder.head``) goes into the same file.
+        encoder: The trained model; a head or classifier that was trained with it (``encoder.head``,
+            ``encoder.classifier``) goes into the same file.
         facts: What it was trained on and how (``training_classes``, ``manifest``, ``seed`` ...); JSON values.
         dtype: Store floating-point weights in this type (float16 halves the file).
 
@@ -40,8 +41,9 @@ def save_model(
         0
     """
     state: dict[str, Tensor] = dict(encoder.backbone.state_dict())
-    if encoder.head is not None:
-        state |= _beside(state, encoder.head)
+    parts: list[TrainedPart] = [part for part in (encoder.head, encoder.classifier) if part is not None]
+    for part in parts:
+        state |= _beside(state, part)
     tensors = {}
     for key, value in state.items():
         value = value.detach().cpu()
@@ -58,8 +60,7 @@ def save_model(
         "crop": json.dumps(encoder.crop),
         "facts": json.dumps(facts or {}),
     }
-    if encoder.head is not None:
-        header["head"] = encoder.head.header()
+    header |= {part.kind: part.header() for part in parts}
     data = save(tensors, header)
     return write_beside(path, lambda file: file.write(data))
 
@@ -72,8 +73,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         device: Where to put it.
 
     Returns:
-        The encoder, in evaluation mode with float32 weights, and the facts saved with it. ``encoder.head`` is the head
-        that was trained with it, if one was.
+        The encoder, in evaluation mode with float32 weights, and the facts saved with it. ``encoder.head`` and
+        ``encoder.classifier`` are the head and the classifier that were trained with it, if any were.
 
     Raises:
         FieldmarkError: If there is no such file, or it is not one of ours.
@@ -96,25 +97,26 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         raise FieldmarkError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from None
     backbone = create(header["backbone"], **json.loads(header["options"]))
     wanted = backbone.state_dict()
-    head = None
-    if "head" in header:
-        own = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX) and key not in wanted}
-        head = TrainedHead.from_file(header["head"], own, str(path))
+    parts: dict[str, Any] = {}
+    for kind in (TrainedHead, TrainedClassifier):
+        if kind.kind in header:
+            own = {k: tensors.pop(k) for k in list(tensors) if k.startswith(kind.prefix()) and k not in wanted}
+            parts[kind.kind] = kind.from_file(header[kind.kind], own, str(path))
     if set(wanted) != set(tensors):
         odd = sorted(set(wanted) ^ set(tensors))[0]
         raise FieldmarkError(f"{path} does not fit backbone {header['backbone']!r}: entry {odd!r} is on one side only")
     backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     mean, std, size, crop = (json.loads(header.get(key, "null")) for key in ("mean", "std", "size", "crop"))
-    encoder = Encoder(backbone, mean, std, size, crop, head)
+    encoder = Encoder(backbone, mean, std, size, crop, **parts)
     return encoder.to(device).eval(), json.loads(header["facts"])
 
 
-def _beside(state: dict[str, Tensor], head: TrainedHead) -> dict[str, Tensor]:
-    """The head's entries under names of their own."""
-    entries = {PREFIX + key: value for key, value in head.weights.items()}
+def _beside(state: dict[str, Tensor], part: TrainedPart) -> dict[str, Tensor]:
+    """The part's entries under names of their own."""
+    entries = {part.prefix() + key: value for key, value in part.weights.items()}
     if shared := sorted(set(entries) & set(state)):
         raise FieldmarkError(
-            f"the backbone and head {head.name!r} both have an entry {shared[0]!r} in the model file; rename the "
-            "backbone's module"
+            f"the backbone and {part.kind} {part.name!r} both have an entry {shared[0]!r} in the model file; rename "
+            "the backbone's module"
         )
     return entries

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fieldmark.backbones.base import Backbone
-from fieldmark.backbones.trained_head import TrainedHead
+from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead
 from fieldmark.errors import FieldmarkError
 from fieldmark.shapes import Float, Tensor
 
@@ -29,6 +29,8 @@ class Encoder(nn.Module):
             92 pixels, a crop of 84). Default: the whole image.
         head: A head that was trained with the backbone (:func:`fieldmark.heads.create_for` makes it); no part of what
             the encoder computes.
+        classifier: The classifier of the classes that it was trained on
+            (:func:`fieldmark.classifiers.classifier_of` makes it); likewise.
 
     Example:
         >>> from fieldmark import backbones
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
         size: int | None = None,
         crop: int | None = None,
         head: TrainedHead | None = None,
+        classifier: TrainedClassifier | None = None,
     ) -> None:
         super().__init__()
         # Convolutions run up to four times faster in this layout on a CPU (and with mixed precision on a GPU).
@@ -56,6 +59,7 @@ class Encoder(nn.Module):
         self.size = size
         self.crop = crop
         self.head = head
+        self.classifier = classifier
         mean = mean if mean is not None else backbone.mean
         std = std if std is not None else backbone.std
         if mean is None or std is None:
@@ -75,15 +79,20 @@ class Encoder(nn.Module):
         """Where the normalisation, and so the backbone, lives."""
         return self.mean.device
 
+    def cut(self, images: Tensor) -> Tensor:
+        """The centre of larger images ``(B, 3, H, W)`` that the model sees; the whole of others."""
+        if self.crop is None or min(images.shape[-2:]) <= self.crop:
+            return images
+        top, left = ((side - self.crop) // 2 for side in images.shape[-2:])
+        return images[..., top : top + self.crop, left : left + self.crop]
+
     def prepare(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, as the backbone wants them."""
         if images.ndim != 4 or images.shape[1] != CHANNELS:
             raise FieldmarkError(f"images have shape {tuple(images.shape)}; expected (B, {CHANNELS}, H, W)")
         if not images.is_floating_point():
             images = images.to(self.mean.dtype) / 255
-        if self.crop is not None and min(images.shape[-2:]) > self.crop:
-            top, left = ((side - self.crop) // 2 for side in images.shape[-2:])
-            images = images[..., top : top + self.crop, left : left + self.crop]
+        images = self.cut(images)
         if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,9 @@
 
 MODEL is a run folder, a model.safetensors file, or the name of a backbone (then with its pretrained weights, if it
 has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes. With
---task retrieval every image of the split looks for the others of its class.
+--task retrieval every image of the split looks for the others of its class; with --task top1 it is named by the model's
+own classifier, or by a head that is fitted on the whole training split; --task robustness does so with the images
+rotated and reduced as well.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark.cli import retrieval
+from fieldmark.cli import retrieval, top1
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.cli.tasks import check_task, note_given
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     note_given(parser)
     parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
-    parser.add_argument("--task", default="few-shot", help="few-shot (the default) or retrieval")
+    parser.add_argument("--task", default="few-shot", help="few-shot (the default), retrieval, top1 or robustness")
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
@@ -33,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--size", type=int, help="pixels a side; default: what the model was trained at")
     data.add_argument("--fit", help="how images are brought to that size: crop, squash or pad")
-    data.add_argument("--support-split", metavar="SPLIT", help="draw the support images from this split instead")
+    data.add_argument(
+        "--support-split", metavar="SPLIT",
+        help="few-shot: draw the support images from this split; top1, robustness: fit the head on it (default: train)",
+    )  # fmt: skip
     data.add_argument("--base-split", metavar="SPLIT", help="base images for heads that use them (centred prototype)")
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument("--way", default="5", help="classes an episode, or `all`")
@@ -51,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--interval", default="normal", choices=("normal", "student"), help="kind of 95%% interval")
     protocol.add_argument("--allow-leakage", action="store_true", help="test on classes that were trained on")
     method = parser.add_argument_group("method")
-    method.add_argument("--head", default="prototype", metavar="NAME[,NAME...]", help="heads (`fieldmark heads`)")
+    method.add_argument(
+        "--head", metavar="NAME[,NAME...]",
+        help="heads (`fieldmark heads`); default: prototype, and for top1 and robustness `classifier`, the model's own",
+    )  # fmt: skip
     method.add_argument(
         "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
     )
@@ -70,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     method.add_argument("--batch-size", type=int, help="images encoded at a time; default: by their size")
     retrieval.add_arguments(parser)
+    top1.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
     output.add_argument(
@@ -87,8 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
     check_task(options)
-    if options.task == "retrieval":
-        return retrieval.run(options)
+    if options.task != "few-shot":
+        return (retrieval if options.task == "retrieval" else top1).run(options)
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None
@@ -115,7 +124,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     if options.runs > 1 and (options.save_episodes or options.episodes_file):
         given = "--save-episodes" if options.save_episodes else "--episodes-file"
         raise FieldmarkError(f"{given} is for one set of episodes, --runs {options.runs} for as many; leave one out")
-    names = names_in("--head", options.head)
+    names = names_in("--head", "prototype" if options.head is None else options.head)
     head_options = options_by_head(names, options.head_option)
     for name in names:
         heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
@@ -161,7 +170,7 @@ def _load_data(options: argparse.Namespace, size: int | None, facts: dict[str, A
     from fieldmark import data
     from fieldmark.data import EpisodeIndex
 
-    common = _how(options, size, facts)
+    common = how(options, size, facts)
     store = load_query_data(options, size, facts)
     support = data.load(options.data, options.root, options.support_split, **common) if options.support_split else None
     base = data.load(options.data, options.root, options.base_split, **common) if options.base_split else None
@@ -177,10 +186,11 @@ def load_query_data(options: argparse.Namespace, size: int | None, facts: dict[s
     facts_of = data.DATASETS.get(options.data).facts
     drawn = not facts_of.get("episodes")
     split = options.split or ("test" if drawn and "test" in facts_of["splits"] else None)
-    return data.load(options.data, options.root, split, **_how(options, size, facts))
+    return data.load(options.data, options.root, split, **how(options, size, facts))
 
 
-def _how(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> dict[str, Any]:
+def how(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """How images are stored: as large as was asked for, and as the model was trained."""
     return {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
 
 
@@ -259,6 +269,8 @@ def count_or_all(option: str, text: str) -> int | None:
 
 
 def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
+    from fieldmark.evaluation.results import label_of
+
     runs = next(iter(results.values()))
     first = runs.median
     manifest, facts = first.manifest, first.episodes.facts
@@ -267,7 +279,8 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
         gap = "" if result is runs else result.difference(runs).percent()
         seconds = sum(one.seconds["scoring"] for one in result.results)
         each = [", ".join(one.estimate.percent() for one in result.results)] if options.runs > 1 else []
-        lines.append((*key, result.estimate.percent(), *each, gap, f"{seconds:.1f} s"))
+        named = label_of(key[0], record["models"][key[0]]), key[1]
+        lines.append((*named, result.estimate.percent(), *each, gap, f"{seconds:.1f} s"))
     title = (
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), "
         f"{facts['way']}-way {facts['shot']}-shot, "

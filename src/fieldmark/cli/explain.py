@@ -2,8 +2,9 @@
 
 Of head emd: the strongest matches with their contributions, the query rebuilt from the support's patches (Fig. 6 of
 DeepEMD) and all flows (Fig. 7). Of head spatial_alignment: where the images differ, heat maps before and after the
-alignment (Figs. 3 and 4 of LSSA), foreground masks and correlation matrices (Fig. 5). QUERY and SUPPORT are any image
-files.
+alignment (Figs. 3 and 4 of LSSA), foreground masks and correlation matrices (Fig. 5). With --gates: the maps of the
+channels that API-Net's gates open in a pair (Fig. 3 of API-Net). With --parts: the parts that SSANET or NTS-Net looks
+at, in any number of images (Figs. 5 to 7 of SSANET). QUERY and SUPPORT are any image files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fieldmark.cli import explain_alignment, explain_emd
+from fieldmark.cli import explain_alignment, explain_emd, explain_gates, explain_parts
 from fieldmark.cli.output import add_json_option, emit_json
 from fieldmark.cli.tasks import note_given, refuse_others
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -49,16 +50,22 @@ class View(Protocol):
         """Print it as a table."""
 
 
-VIEWS: dict[str, View] = {"emd": explain_emd, "spatial_alignment": explain_alignment}
+VIEWS: dict[str, View] = {
+    "emd": explain_emd, "spatial_alignment": explain_alignment, "gates": explain_gates, "parts": explain_parts,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     note_given(parser)
     parser.add_argument("query", metavar="QUERY", help="the image to explain")
-    parser.add_argument("support", metavar="SUPPORT", help="the image it is compared with")
+    parser.add_argument(
+        "support", metavar="SUPPORT", nargs="*", help="the image it is compared with; of --parts any more"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="picture to write: .png, .pdf or .svg")
-    parser.add_argument("--head", default="emd", metavar="NAME", help="emd (the default) or spatial_alignment")
+    parser.add_argument(
+        "--head", default="emd", metavar="NAME", help="emd (the default), spatial_alignment, gates or parts"
+    )
     parts = "; ".join(f"of {name}: {', '.join(view.PARTS)}" for name, view in VIEWS.items())
     parser.add_argument("--what", metavar="PART[,PART...]", help=f"{parts}; default: all that can be drawn")
     model = parser.add_argument_group("model")
@@ -90,8 +97,15 @@ def run(options: argparse.Namespace) -> int:
     if what is not None:
         _check_parts(what, options.head)
     view.check(options)
-    _protect_images(options)
-    for path in (options.query, options.support):
+    images = [options.query, *options.support]
+    if options.head != "parts":
+        if len(images) != 2:
+            raise FieldmarkError(
+                f"{len(images)} images given; expected two, QUERY and SUPPORT (--parts takes any number)"
+            )
+        options.support = options.support[0]
+    _protect_images(options, images)
+    for path in images:
         read_image(path)
     model, facts = find_model(options.model, choose_device(options.device))
     size = image_size(model, facts) if options.size is None else options.size
@@ -117,10 +131,10 @@ def _check_parts(what: list[str], head: str) -> None:
     check_parts(what, VIEWS[head].PARTS)
 
 
-def _protect_images(options: argparse.Namespace) -> None:
+def _protect_images(options: argparse.Namespace, images: Sequence[str]) -> None:
     """Refuse to write over an image, or the JSON over the picture."""
     written = [("--out", options.out)] + ([("--json", options.json)] if options.json not in (None, "-") else [])
-    taken = [options.query, options.support]
+    taken = list(images)
     for option, path in written:
         if any(_same_file(path, other) for other in taken):
             raise FieldmarkError(f"{option} {path} would overwrite another file of this command; choose another name")

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     name = options.name or f"{Path(options.model).name}-{options.data}-retrieval"
     record = make_record(name, rows, models, published)
     if not emit_json(options.json, record):
-        _print(results, options)
+        _print(record, results, options)
         if earlier:
             print_differences(record, earlier, options.against)
     return 0
@@ -75,7 +75,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     return {key: known for key, (_, known) in models.items()}, results
 
 
-def _print(results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
+def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
+    from fieldmark.evaluation.results import label_of
     from fieldmark.evaluation.retrieval import MEASURES
 
     first = next(iter(results.values()))
@@ -83,7 +84,8 @@ def _print(results: dict[tuple[str, str], Any], options: argparse.Namespace) -> 
     for key, result in results.items():
         cells = [one.percent() for one in result.estimates.values()]
         gap = "" if result is first else result.difference(first, "map_at_r").percent()
-        lines.append((*key, *cells, gap, f"{result.seconds['scoring']:.1f} s"))
+        named = label_of(key[0], record["models"][key[0]]), key[1]
+        lines.append((*named, *cells, gap, f"{result.seconds['scoring']:.1f} s"))
     manifest = first.manifest
     print_table(
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), retrieval: {len(first.queries)} "

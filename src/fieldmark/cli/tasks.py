@@ -11,10 +11,13 @@ from fieldmark.errors import FieldmarkError, unknown_name
 ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
-        "--support-copies", "--runs", "--base-split", "--head", "--head-option",
+        "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage",
     ),
-    "retrieval": ("--metric", "--metric-option", "--shortlist"),
+    "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage"),
+    "top1": ("--head", "--head-option", "--support-split"),
+    "robustness": ("--head", "--head-option", "--support-split", "--change", "--ratio"),
 }  # fmt: skip
+"""Of each task the options that not all tasks take."""
 
 
 def note_given(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +56,7 @@ def refuse_others(switch: str, chosen: str, given: Iterable[str], only: Mapping[
         switch: The switch, such as ``--task``.
         chosen: Its value.
         given: Options on the command line.
-        only: Of each value of the switch the options that it alone takes.
+        only: Of each value of the switch the options that it takes and not all others do.
 
     Raises:
         FieldmarkError: Names the option and whose it is.
@@ -63,10 +66,11 @@ def refuse_others(switch: str, chosen: str, given: Iterable[str], only: Mapping[
         Traceback (most recent call last):
         fieldmark.errors.FieldmarkError: --depth is an option of --task b; leave it out for --task a
     """
-    for value, names in only.items():
-        for option in given:
-            if value != chosen and option in names:
-                raise FieldmarkError(f"{option} is an option of {switch} {value}; leave it out for {switch} {chosen}")
+    for option in given:
+        owners = [value for value, names in only.items() if option in names]
+        if owners and chosen not in owners:
+            whose = " and ".join(filter(None, [", ".join(owners[:-1]), owners[-1]]))
+            raise FieldmarkError(f"{option} is an option of {switch} {whose}; leave it out for {switch} {chosen}")
 
 
 def _noting(kind: Any) -> Any:

@@ -7,6 +7,7 @@ their name or number: --data.root DIR --stages.pretrain.epochs 3 --trainer.devic
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 
@@ -31,20 +32,28 @@ def run(options: argparse.Namespace) -> int:
     folder = train(recipe, out=options.out, resume=not options.restart)
     if not is_main_process():  # with several processes one of them reports
         return 0
-    from fieldmark.evaluation.results import estimate_of, load_record
+    from fieldmark.evaluation.results import estimate_of, label_of, load_record
 
     records = [load_record(path) for path in sorted((folder / "results").glob("*.json"))]
     if not emit_json(options.json, {"run": str(folder), "results": records}):
         print(f"model: {folder / 'model.safetensors'}")
         rows = [
-            (record["name"], row["model"], row["head"], estimate_of(row).percent())
+            (what, label_of(row["model"], row), row["head"], estimate_of(one).percent())
             for record in records
             for row in record["rows"]
+            for what, one in _lines_of(record["name"], row)
         ]
+        over = sorted({row["over"] for record in records for row in record["rows"]})
         if rows:
             print_table(
-                "Evaluations (accuracy in %, 95% interval over episodes)",
+                f"Evaluations (accuracy in %, 95% interval over {' or '.join(over)})",
                 ["what", "model", "head", "accuracy"],
                 rows,
             )
     return 0
+
+
+def _lines_of(name: str, row: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What a row says, a line each: of robustness every column."""
+    columns = row.get("columns") or {}
+    return [(f"{name}, {column}", one) for column, one in columns.items()] or [(name, row)]

@@ -15,6 +15,7 @@ from fieldmark.data.store import ImageStore
 if TYPE_CHECKING:
     from fieldmark.data.check import check_folder
     from fieldmark.data.episodes import EpisodeIndex, draw_episodes
+    from fieldmark.data.held_out import hold_out
     from fieldmark.data.images import Fit
     from fieldmark.data.layouts.base import Root
     from fieldmark.data.store import OnError
@@ -28,13 +29,19 @@ __all__ = [
     "check_folder",
     "class_split",
     "draw_episodes",
+    "hold_out",
     "load",
     "names",
     "own_episodes",
     "require_comparable",
 ]
 
-_LAZY = {"check_folder": "check", "EpisodeIndex": "episodes", "draw_episodes": "episodes"}
+_LAZY = {
+    "check_folder": "check",
+    "EpisodeIndex": "episodes",
+    "draw_episodes": "episodes",
+    "hold_out": "held_out",
+}
 
 
 def load(

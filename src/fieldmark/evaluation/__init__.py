@@ -7,8 +7,11 @@ from fieldmark.evaluation.provenance import provenance
 from fieldmark.evaluation.results import compare_rows, load_record, make_record, save_record
 from fieldmark.evaluation.retrieval import RetrievalResult, evaluate_metrics, evaluate_retrieval
 from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval_measures
+from fieldmark.evaluation.robustness import RobustnessResult, evaluate_robustness
 from fieldmark.evaluation.runs import FewShotRuns, evaluate_runs
 from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
+from fieldmark.evaluation.top1 import evaluate_top1
+from fieldmark.evaluation.top1_result import Top1Result
 
 __all__ = [
     "Estimate",
@@ -16,6 +19,8 @@ __all__ = [
     "FewShotRuns",
     "RetrievalMeasures",
     "RetrievalResult",
+    "RobustnessResult",
+    "Top1Result",
     "compare_rows",
     "encode",
     "estimate",
@@ -23,7 +28,9 @@ __all__ = [
     "evaluate_heads",
     "evaluate_metrics",
     "evaluate_retrieval",
+    "evaluate_robustness",
     "evaluate_runs",
+    "evaluate_top1",
     "load_record",
     "make_record",
     "paired_difference",

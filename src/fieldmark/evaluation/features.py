@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 
 from fieldmark.backbones import Encoder
-from fieldmark.data import ImageStore
 from fieldmark.descriptors import Encode, Extractor, Kind, as_extractor, describe
 from fieldmark.errors import FieldmarkError
 from fieldmark.progress import track
@@ -18,10 +18,25 @@ from fieldmark.shapes import Float, Tensor
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "accelerator": 256 * 224 * 224}
 
 
+class Images(Protocol):
+    """What is needed of images: how many, how large, and some of them by number; an image store is one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: range) -> Tensor:
+        """Images ``(B, 3, H, W)`` by number."""
+        ...
+
+
 @torch.inference_mode()
 def encode(
     encoder: Encoder,
-    data: ImageStore,
+    data: Images,
     kinds: Iterable[Kind] = ("pooled",),
     *,
     descriptors: str | Extractor = "dense",
@@ -54,8 +69,7 @@ def encode(
     """
     kinds, extractor = list(dict.fromkeys(kinds)), as_extractor(descriptors)
     if batch_size is None:
-        at_once = _PIXELS_AT_ONCE["cpu" if encoder.device.type == "cpu" else "accelerator"]
-        batch_size = min(256, max(1, at_once // (data.size[0] * data.size[1])))
+        batch_size = images_at_once(encoder.device, data.size)
     # Windows count as images. Fewer images at a time keep what is cut from them small as well.
     step = max(1, batch_size // extractor.crops) if "local" in kinds else batch_size
     generator = torch.Generator(device=encoder.device).manual_seed(seed)
@@ -78,6 +92,17 @@ def encode(
     finally:
         encoder.train(was_training[0]), extractor.train(was_training[1])
     return {kind: torch.cat(parts) for kind, parts in out.items()}
+
+
+def images_at_once(device: torch.device, size: tuple[int, int]) -> int:
+    """How many images of a size fit well into the memory caches of a device.
+
+    Example:
+        >>> images_at_once(torch.device("cpu"), (224, 224))
+        8
+    """
+    pixels = _PIXELS_AT_ONCE["cpu" if device.type == "cpu" else "accelerator"]
+    return min(256, max(1, pixels // (size[0] * size[1])))
 
 
 def in_parts(encode: Encode, limit: int) -> Encode:

@@ -39,13 +39,33 @@ def make_record(
     record = {
         "format": FORMAT,
         "name": name,
-        "rows": [dict(row) for row in rows],
+        "rows": [{**row, **_selection(models.get(row["model"], {}))} for row in rows],
         "models": {key: dict(value) for key, value in models.items()},
         "published": [dict(one) for one in published],
         "provenance": provenance(),
     }
     check_record(record, name)
     return record
+
+
+def _selection(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a model whose epoch was chosen on test images says so itself."""
+    return {"model_selection": facts["model_selection"]} if facts.get("model_selection") else {}
+
+
+def label_of(model: str, facts: Mapping[str, Any]) -> str:
+    """The name of a model in a table, with what has to be known of how its epoch was chosen.
+
+    Args:
+        model: Its name.
+        facts: Of the model, or a row of a record.
+
+    Example:
+        >>> label_of("cub_fine", {}), label_of("cub_fine", {"model_selection": "best-test-epoch"})
+        ('cub_fine', 'cub_fine (best-test-epoch)')
+    """
+    selection = facts.get("model_selection")
+    return f"{model} ({selection})" if selection else model
 
 
 def check_record(record: Any, where: str | Path) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
+from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
+from fieldmark.evaluation.robustness import CHANGES
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
 
 Made by `make results` from the JSON files in this folder; every number was measured by the command that stands with it.
-Accuracy in %, with the half width of the 95% interval over episodes; `paired` is the difference on the same
-episodes, with its own interval; `difference` is ours minus published.
+Accuracy in %, with the half width of the 95% interval over episodes (or images, where it says so); `paired` is the
+difference on the same episodes, with its own interval; `difference` is ours minus published. A model called
+`(best-test-epoch)` had its epoch chosen on the test images, and its figures are too good.
 """
 
 
@@ -71,7 +73,45 @@ def _few_shot_protocol(row: Mapping[str, Any]) -> str:
 def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
     options = ", ".join(f"{key} {value}" for key, value in row.get("head_options", {}).items())
     head = f"{row['head']} ({options})" if options else row["head"]
-    return _cells(row["model"], head, estimate_of(row).percent(), gap, *_beside(row, published))
+    return _cells(label_of(row["model"], row), head, estimate_of(row).percent(), gap, *_beside(row, published))
+
+
+def _top1_protocol(row: Mapping[str, Any]) -> str:
+    return f"top-1, {row['count']} images of {row['protocol']['classes']} classes, intervals over images"
+
+
+def scorer_of(row: Mapping[str, Any]) -> str:
+    """What names the images: the model's classifier, or a head and what it was fitted on."""
+    options = dict(row["head_options"])
+    name = f"classifier {options.pop('name', '')}".strip() if row["head"] == "classifier" else row["head"]
+    given = ", ".join(f"{key} {value}" for key, value in options.items() if row["head"] != "classifier")
+    return f"{name} ({given})" if given else name
+
+
+def _top1_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
+    accuracies = estimate_of(row).percent(), Estimate(**row["top5"]).percent()
+    each = f"{100 * row['mean_class_accuracy']:.2f}"
+    return _cells(label_of(row["model"], row), scorer_of(row), *accuracies, each, gap, *_beside(row, published))
+
+
+def _robustness_protocol(row: Mapping[str, Any]) -> str:
+    protocol = row["protocol"]
+    return (
+        f"robustness, {row['count']} images of {protocol['classes']} classes, reduced to {protocol['ratio']:.3g} of "
+        f"the side, angles by seed {protocol['seed']}, intervals over images; in brackets paired differences to plain"
+    )
+
+
+def _robustness_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
+    columns = row["columns"]
+    cells = [
+        f"{estimate_of(columns[name]).percent()} ({Estimate(**columns[name]['lost']).percent()})"
+        if name in columns
+        else ""
+        for name in CHANGES
+    ]
+    plain = estimate_of(row).percent()
+    return _cells(label_of(row["model"], row), scorer_of(row), plain, *cells, gap, *_beside(row, published))
 
 
 def _retrieval_protocol(row: Mapping[str, Any]) -> str:
@@ -83,7 +123,7 @@ def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], 
     if shortlist is not None:
         metric = f"{metric}, {row['descriptors']['name']}, shortlist {shortlist}"
     measures = [Estimate(**one).percent() for one in row["measures"].values()]
-    return _cells(row["model"], metric, *measures, gap, *_beside(row, published))
+    return _cells(label_of(row["model"], row), metric, *measures, gap, *_beside(row, published))
 
 
 def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple[str, str]:
@@ -111,6 +151,25 @@ _KINDS = {
         ("model", "head", "ours", "paired, to the first row", "published", "difference"),
         _few_shot_protocol,
         _few_shot_line,
+    ),
+    "top1": _Kind(
+        (
+            "model",
+            "by",
+            "top-1",
+            "top-5",
+            "mean over classes",
+            "top-1, paired, to the first row",
+            "published",
+            "difference",
+        ),
+        _top1_protocol,
+        _top1_line,
+    ),
+    "robustness": _Kind(
+        ("model", "by", "plain", *CHANGES.values(), "plain, paired, to the first row", "published", "difference"),
+        _robustness_protocol,
+        _robustness_line,
     ),
     "retrieval": _Kind(
         (

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fieldmark.backbones import TrainedHead
+from fieldmark.backbones.trained_parts import copied, give_weights
 from fieldmark.errors import FieldmarkError
 from fieldmark.heads.base import HEADS, Head
 from fieldmark.shapes import Tensor
@@ -62,22 +63,7 @@ def from_trained(trained: TrainedHead, channels: int, **options: Any) -> Head:
     head = HEADS.create(trained.name, **{**trained.options, **options})
     with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced at once
         head.setup(channels)
-    wanted = head.state_dict()
-    missing = [key for key in wanted if key not in trained.weights]
-    if missing:
-        changed = f" with {', '.join(f'{key} {value}' for key, value in options.items())}" if options else ""
-        raise FieldmarkError(
-            f"head {trained.name!r}{changed} has a part {missing[0].split('.')[0]!r} that was not trained with this "
-            f"model; leave out the options that ask for it, or train it"
-        )
-    for key, value in wanted.items():
-        if value.shape != trained.weights[key].shape:
-            raise FieldmarkError(
-                f"entry {key!r} of the trained head {trained.name!r} is {tuple(trained.weights[key].shape)}; expected "
-                f"{tuple(value.shape)} for a model of {channels} channels; the model's file is damaged or mixed up"
-            )
-    head.load_state_dict({key: trained.weights[key] for key in wanted})
-    return head.eval()
+    return give_weights(head, trained, channels, options)
 
 
 def keep(head: Head, weights: Mapping[str, Tensor] | None = None) -> TrainedHead | None:
@@ -96,4 +82,4 @@ def keep(head: Head, weights: Mapping[str, Tensor] | None = None) -> TrainedHead
         return None
     name, options = head.made_as
     state = head.state_dict() if weights is None else weights
-    return TrainedHead(name, dict(options), {key: value.detach().cpu().clone() for key, value in state.items()})
+    return TrainedHead(name, dict(options), copied(state))

@@ -1,12 +1,13 @@
 """Training objectives by name: what is minimised, and nothing about files, loops or printing.
 
 Example:
-    >>> names()
-    ['cross_entropy', 'deepemd', 'distillation', 'head', 'lssa', 'matching_net', 'metric_learning', 'protonet', 'scl']
+    >>> {"apinet", "cross_entropy", "protonet", "scl"} <= set(names())
+    True
     >>> create("protonet", scale=0.5).sampling
     'episodes'
 """
 
+from fieldmark.methods.apinet import APINet
 from fieldmark.methods.base import OBJECTIVES, Batch, Encode, EpisodeBatch, ImageBatch, Objective
 from fieldmark.methods.cross_entropy import CrossEntropy
 from fieldmark.methods.deepemd import DeepEMD
@@ -15,16 +16,21 @@ from fieldmark.methods.head_episodes import HeadEpisodes
 from fieldmark.methods.lssa import LSSA
 from fieldmark.methods.matching_net import MatchingNet
 from fieldmark.methods.metric_learning import MetricLearning
+from fieldmark.methods.nts import NTS
 from fieldmark.methods.protonet import ProtoNet
 from fieldmark.methods.scl import SCL
+from fieldmark.methods.ssanet import SSANet
+from fieldmark.methods.triplet import Triplet
 
 create = OBJECTIVES.create
 names = OBJECTIVES.names
 
 __all__ = [
     "LSSA",
+    "NTS",
     "OBJECTIVES",
     "SCL",
+    "APINet",
     "Batch",
     "CrossEntropy",
     "DeepEMD",
@@ -37,6 +43,8 @@ __all__ = [
     "MetricLearning",
     "Objective",
     "ProtoNet",
+    "SSANet",
+    "Triplet",
     "create",
     "names",
 ]

@@ -96,11 +96,14 @@ class Epochs(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watch the loss; after an epoch's last step close it."""
-        self.step = batch["step"] + 1
-        loss = outputs["loss"]
+        whole = step_ends(batch, pl_module)
+        self.step = batch["step"] + whole
+        loss = outputs["loss"] * pl_module.stage.accumulate
         alone = trainer.world_size == 1  # with several processes all of them must leave together: at an epoch's end
         if alone and (loss.device.type == "cpu" or self.step % LOOK_EVERY == 0) and not math.isfinite(loss.item()):
             raise self._diverged(pl_module)
+        if not whole:
+            return
         if self.step % LOOK_EVERY == 0:
             for logger in trainer.loggers:
                 logger.log_metrics({"step_loss": loss.item()}, self.step)
@@ -200,7 +203,7 @@ class Interruptions(lightning.Callback):
         """Save when asked to stop, or when it is time."""
         if trainer.world_size > 1:
             return
-        if not self._asked and time.monotonic() - self._saved < self.save_every:
+        if not step_ends(batch, pl_module) or (not self._asked and time.monotonic() - self._saved < self.save_every):
             return
         if math.isfinite(outputs["loss"].item()):
             self.epochs.save(trainer, pl_module)
@@ -254,6 +257,11 @@ class Bar(lightning.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def step_ends(batch: Any, module: TrainingModule) -> bool:
+    """Whether a micro-batch is the last one of its step: the weights have changed, and nothing is half done."""
+    return batch.get("micro", 0) + 1 == module.stage.accumulate
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:

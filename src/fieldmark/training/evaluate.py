@@ -24,7 +24,8 @@ def run_evaluations(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], loa
         folder: Where the results go, one JSON file each.
 
     Raises:
-        FieldmarkError: If a test class was trained on, or the data has too few classes or images.
+        FieldmarkError: If a test class of few-shot episodes was trained on, the data has too few classes or images, or
+            other classes than the model's classifier.
     """
     from fieldmark.evaluation import make_record, save_record
 
@@ -33,7 +34,7 @@ def run_evaluations(recipe: Recipe, encoder: Encoder, facts: dict[str, Any], loa
         path = folder / f"{title}.json"
         if path.exists():
             continue
-        rows = _rows(recipe, spec, encoder, facts, load)
+        rows = (_rows if spec.task == "few-shot" else _top1_rows)(recipe, spec, encoder, facts, load)
         known = {
             "backbone": encoder.backbone.name,
             "backbone_options": encoder.backbone.options,
@@ -69,3 +70,23 @@ def _rows(
     )  # fmt: skip
     extra = {"left_out_classes": left_out} if left_out else {}
     return [{"model": recipe.name, **result.to_dict(), **extra} for result in results.values()]
+
+
+def _top1_rows(
+    recipe: Recipe, spec: EvaluationSpec, encoder: Encoder, facts: dict[str, Any], load: Load
+) -> list[dict[str, Any]]:
+    from fieldmark.evaluation import evaluate_robustness, evaluate_top1
+
+    descriptors = spec.descriptors or recipe.descriptors
+    evaluate: Callable[..., Any] = evaluate_top1 if spec.task == "top1" else evaluate_robustness
+    given: dict[str, Any] = {"facts": facts, "seed": spec.seed}
+    if spec.head is not None:
+        given |= {
+            "head": spec.head.name,
+            "head_options": spec.head.options,
+            "support_data": load((spec.data or recipe.data).train, spec.data),
+            "descriptors": descriptors.name,
+            "descriptor_options": descriptors.options,
+        }
+    result = evaluate(encoder, load(spec.split, spec.data), **given)
+    return [{"model": recipe.name, **result.to_dict()}]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from fieldmark import methods
-from fieldmark.backbones import Encoder, TrainedHead, load_model
+from fieldmark.backbones import Encoder, TrainedClassifier, TrainedHead, load_model
+from fieldmark.classifiers.trained import keep as keep_classifier
 from fieldmark.heads import Head
 from fieldmark.heads.trained import keep
 from fieldmark.training.checkpoints import load_state
@@ -31,10 +35,19 @@ class Finished:
     weights: dict[str, Any]
 
 
-def take_result(folder: RunFolder, stage: Stage, outcome: Mapping[str, Any], encoder: Encoder) -> Finished:
-    """Put a finished stage's best weights into ``encoder``, and the head that was trained with them beside it.
+def take_result(
+    folder: RunFolder, stage: Stage, outcome: Mapping[str, Any], encoder: Encoder, class_names: Sequence[str]
+) -> Finished:
+    """Put a finished stage's best weights into ``encoder``, and beside it what was trained with them: head, classifier.
 
-    A stage that trains no head leaves none: what an earlier stage's head learned belongs to other features.
+    A stage that trains none leaves none: what an earlier stage's head or classifier learned belongs to other features.
+
+    Args:
+        folder: The run.
+        stage: The stage.
+        outcome: What it left.
+        encoder: The model to be changed.
+        class_names: The classes that were trained on, in the order of their labels.
 
     Raises:
         FieldmarkError: If the stage's checkpoint is damaged.
@@ -42,7 +55,9 @@ def take_result(folder: RunFolder, stage: Stage, outcome: Mapping[str, Any], enc
     weights = load_state(folder.stage(stage.name) / outcome["checkpoint"])["model"]
     encoder.load_state_dict(_under("encoder.", weights))
     learned = _under("objective.", weights)
-    encoder.head = trained_head(methods.create(stage.objective.name, **stage.objective.options), learned)
+    objective = methods.create(stage.objective.name, **stage.objective.options)
+    encoder.head = trained_head(objective, learned)
+    encoder.classifier = trained_classifier(objective, class_names, encoder.channels, learned)
     return Finished(stage.objective, encoder, learned)
 
 
@@ -57,6 +72,31 @@ def trained_head(objective: methods.Objective, learned: Mapping[str, Any] | None
     if not isinstance(head, Head):
         return None
     return keep(head, None if learned is None else _under("head.", learned))
+
+
+def trained_classifier(
+    objective: methods.Objective,
+    class_names: Sequence[str],
+    channels: int,
+    learned: Mapping[str, Any] | None = None,
+) -> TrainedClassifier | None:
+    """The classifier that an objective trains (its attribute ``classifier``), as a model carries it; None without one.
+
+    Args:
+        objective: The objective.
+        class_names: The classes that are trained on.
+        channels: Channels of the backbone's maps.
+        learned: The objective's state at another time, by the names of its state, for an objective that need not be
+            set up; default: as it is now.
+    """
+    state = None if learned is None else _under("classifier.", learned)
+    if state:
+        with torch.random.fork_rng(devices=[]):  # built to see what it is; its fresh weights do not count
+            objective.setup(channels, len(class_names))
+    elif state is not None:
+        return None
+    classifier = getattr(objective, "classifier", None)
+    return keep_classifier(classifier, class_names, state) if isinstance(classifier, nn.Module) else None
 
 
 def go_on_with(objective: methods.Objective, learned: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -82,6 +122,20 @@ def go_on_with(objective: methods.Objective, learned: Mapping[str, Any], prefix:
     fitting = {key: value for key, value in named.items() if key in own and own[key].shape == value.shape}
     objective.load_state_dict({**own, **fitting})
     return list(fitting)
+
+
+def go_on_with_classifier(objective: methods.Objective, encoder: Encoder, class_names: Sequence[str]) -> list[str]:
+    """Give an objective the classifier that a model brings, where both are of one kind and of the same classes.
+
+    Returns:
+        The names of what was taken over.
+    """
+    brought, own = encoder.classifier, trained_classifier(objective, class_names, encoder.channels)
+    if brought is None or own is None or (brought.name, brought.class_names) != (own.name, own.class_names):
+        return []
+    plain = isinstance(getattr(objective, "classifier", None), nn.Linear)  # its state has no name for the layer
+    weights = {key.removeprefix("layer.") if plain else key: value for key, value in brought.weights.items()}
+    return go_on_with(objective, weights, "classifier.")
 
 
 def find_teacher(stage: Stage, before: Finished | None) -> tuple[Finished | None, dict[str, Any] | None]:

@@ -46,6 +46,7 @@ class ImageBatches:
         limit: At most so many steps an epoch.
         images_per_class: So many images of each of ``batch_size / images_per_class`` different classes in every step
             (a class with fewer repeats them), as Musgrave et al. 2020 train; an epoch is as many steps as without.
+        accumulate: A step comes in so many micro-batches of one size, numbered by ``"micro"``; classes stay whole.
 
     Raises:
         FieldmarkError: If there are no images, the batch cannot be split evenly, or there are too few classes.
@@ -61,9 +62,10 @@ class ImageBatches:
         start: int = 0,
         limit: int | None = None,
         images_per_class: int | None = None,
+        accumulate: int = 1,
     ) -> None:
         self.store, self.key, self.rank, self.start = store, key, rank or Rank(), start
-        self.images_per_class = images_per_class
+        self.images_per_class, self.accumulate = images_per_class, accumulate
         world = self.rank.world
         if len(store) < world:
             raise FieldmarkError(f"the training split has {len(store)} image(s); expected at least {world}")
@@ -76,6 +78,7 @@ class ImageBatches:
         self.steps = self.steps_per_epoch * epochs
         if images_per_class is not None:
             _check_balance(self.batch_size, images_per_class, np.unique(store.labels).size)
+        check_accumulation("batch_size", self.batch_size, accumulate, world * (images_per_class or 1))
 
     def _order(self, epoch: int) -> np.ndarray:
         """The images of an epoch, step after step."""
@@ -85,7 +88,7 @@ class ImageBatches:
         return balanced_order(self.store.labels, self.batch_size, self.images_per_class, self.steps_per_epoch, rng)
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return (self.steps - self.start) * self.accumulate
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, order = -1, np.empty(0, np.int64)
@@ -94,12 +97,15 @@ class ImageBatches:
                 epoch = step // self.steps_per_epoch
                 order = self._order(epoch)
             first = step % self.steps_per_epoch * self.batch_size
-            mine = self.rank.share(order[first : first + self.batch_size])
-            yield {
-                "step": step,
-                "images": self.store.gather(mine),
-                "labels": torch.from_numpy(self.store.labels[mine]),
-            }
+            parts = np.split(order[first : first + self.batch_size], self.accumulate)
+            for micro, part in enumerate(parts):
+                mine = self.rank.share(part)
+                yield {
+                    "step": step,
+                    "micro": micro,
+                    "images": self.store.gather(mine),
+                    "labels": torch.from_numpy(self.store.labels[mine]),
+                }
 
 
 class EpisodeBatches:
@@ -113,6 +119,7 @@ class EpisodeBatches:
         rank: This process.
         start: First step to give.
         limit: At most so many steps an epoch.
+        accumulate: A step comes in so many micro-batches of one number of episodes, numbered by ``"micro"``.
 
     Raises:
         FieldmarkError: If the store has too few classes or images, or the episodes cannot be split evenly.
@@ -127,7 +134,9 @@ class EpisodeBatches:
         rank: Rank | None = None,
         start: int = 0,
         limit: int | None = None,
+        accumulate: int = 1,
     ) -> None:
+        self.accumulate = accumulate
         self.store, self.spec, self.key, self.rank, self.start = store, spec, key, rank or Rank(), start
         if spec.episodes_per_step % self.rank.world:
             raise FieldmarkError(
@@ -139,12 +148,13 @@ class EpisodeBatches:
                 f"episodes_per_epoch is {spec.episodes_per_epoch}; expected at least episodes_per_step, "
                 f"{spec.episodes_per_step}"
             )
+        check_accumulation("episodes_per_step", spec.episodes_per_step, accumulate, self.rank.world)
         self.steps_per_epoch = _limited(spec.episodes_per_epoch // spec.episodes_per_step, limit)
         self.steps = self.steps_per_epoch * epochs
         self._draw(0, 1)  # too small a data set is refused before anything starts
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return (self.steps - self.start) * self.accumulate
 
     def _draw(self, epoch: int, episodes: int) -> Any:
         from fieldmark.data import draw_episodes
@@ -163,15 +173,17 @@ class EpisodeBatches:
                 drawn = self._draw(epoch, self.steps_per_epoch * size)
             assert drawn is not None
             first = step % self.steps_per_epoch * size
-            mine = self.rank.share(np.arange(first, first + size))
-            images = np.concatenate([drawn.support[mine], drawn.query[mine]], axis=1)
-            yield {
-                "step": step,
-                "images": self.store.gather(images.ravel()),
-                "support_labels": torch.from_numpy(drawn.support_labels[mine]),
-                "query_labels": torch.from_numpy(drawn.query_labels[mine]),
-                "way": drawn.way,
-            }
+            for micro, part in enumerate(np.split(np.arange(first, first + size), self.accumulate)):
+                mine = self.rank.share(part)
+                images = np.concatenate([drawn.support[mine], drawn.query[mine]], axis=1)
+                yield {
+                    "step": step,
+                    "micro": micro,
+                    "images": self.store.gather(images.ravel()),
+                    "support_labels": torch.from_numpy(drawn.support_labels[mine]),
+                    "query_labels": torch.from_numpy(drawn.query_labels[mine]),
+                    "way": drawn.way,
+                }
 
 
 def balanced_order(
@@ -205,6 +217,22 @@ def _check_balance(batch_size: int, images_per_class: int, classes: int) -> None
         raise FieldmarkError(
             f"batch_size {batch_size} with images_per_class {images_per_class} needs {batch_size // images_per_class} "
             f"classes; the training split has {classes}"
+        )
+
+
+def check_accumulation(key: str, size: int, accumulate: int, unit: int) -> None:
+    """Refuse a step that does not fall into whole micro-batches.
+
+    Example:
+        >>> check_accumulation("batch_size", 16, 3, 4)
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: batch_size 16 cannot be split into 3 micro-batches of a multiple of 4; ...
+    """
+    if size % (accumulate * unit):
+        whole = f" of a multiple of {unit}" if unit > 1 else ""
+        raise FieldmarkError(
+            f"{key} {size} cannot be split into {accumulate} micro-batches{whole}; choose a multiple of "
+            f"{accumulate * unit}, or another accumulate (and no more images than there are)"
         )
 
 

@@ -37,7 +37,7 @@ class TrainingModule(lightning.LightningModule):
         second: Likewise, for the second view of every image; None: there is one view.
 
     Raises:
-        FieldmarkError: If a ``freeze`` pattern fits no module, or nothing is left to train.
+        FieldmarkError: If a pattern of ``freeze`` or ``optimizer.rates`` fits no module, or nothing is left to train.
     """
 
     def __init__(
@@ -58,41 +58,70 @@ class TrainingModule(lightning.LightningModule):
         self.stage, self.key, self.steps_per_epoch = stage, key, steps_per_epoch
         self.sums: dict[str, Tensor] = {}
         self._generator: torch.Generator | None = None
-        self._frozen = self._freeze(stage.freeze)
+        self._frozen = [module for pattern in stage.freeze for module in self._fitting(pattern, "freeze")]
+        self._held: list[nn.Parameter] = []
+        self.thawed = False
+        self._freeze()
 
-    def _freeze(self, patterns: list[str]) -> list[nn.Module]:
+    def _fitting(self, pattern: str, key: str) -> list[nn.Module]:
+        """Modules whose names fit a pattern of a recipe key."""
         named = {name.removeprefix("encoder."): module for name, module in self.named_modules() if name}
-        frozen = []
-        for pattern in patterns:
-            hit = [module for name, module in named.items() if fnmatchcase(name, pattern)]
-            if not hit:
-                top = [name for name in named if name.count(".") <= 1]
-                raise FieldmarkError(
-                    f"recipe key stages.{self.stage.name}.freeze: {pattern!r} fits no module; there are "
-                    f"{', '.join(top[:12])} and what is inside them"
-                )
-            frozen += hit
-        for module in frozen:
-            module.requires_grad_(False)
+        hit = [module for name, module in named.items() if fnmatchcase(name, pattern)]
+        if not hit:
+            top = [name for name in named if name.count(".") <= 1]
+            raise FieldmarkError(
+                f"recipe key stages.{self.stage.name}.{key}: {pattern!r} fits no module; there are "
+                f"{', '.join(top[:12])} and what is inside them"
+            )
+        return hit
+
+    def _freeze(self) -> None:
+        inside = {id(p): p for module in self._frozen for p in module.parameters() if p.requires_grad}
+        self._held = list(inside.values())
+        for parameter in self._held:
+            parameter.requires_grad_(False)
         if not any(p.requires_grad for p in self.parameters()):
             raise FieldmarkError(f"recipe key stages.{self.stage.name}.freeze leaves nothing to train")
-        return frozen
+
+    def setup(self, stage: str) -> None:
+        """With several processes all gradients that will ever be needed must be known from the start."""
+        if self.stage.freeze_epochs is not None and self.trainer.world_size > 1:
+            for parameter in self._held:
+                parameter.requires_grad_(True)
+
+    def thaw(self, step: int) -> None:
+        """From the step on that ``freeze_epochs`` names, train everything; no steps before it are ever after it."""
+        epochs = self.stage.freeze_epochs
+        if self.thawed or epochs is None or step < epochs * self.steps_per_epoch:
+            return
+        self.thawed = True
+        for parameter in self._held:
+            parameter.requires_grad_(True)
+        self.train()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Frozen weights keep their values, also where their gradients had to be computed (:meth:`setup`)."""
+        if self.stage.freeze_epochs is not None and not self.thawed:
+            for parameter in self._held:
+                parameter.grad = None
 
     def train(self, mode: bool = True) -> TrainingModule:
-        """Training mode, but frozen modules keep their statistics when the stage says so."""
+        """Training mode, but modules keep their statistics while they are frozen, when the stage says so."""
         super().train(mode)
-        if self.stage.freeze_statistics:
+        if self.stage.freeze_statistics and not self.thawed:
             for module in self._frozen:
                 module.eval()
         return self
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Loss of a batch from :mod:`fieldmark.training.loaders`; sums of all metrics stay on the device."""
-        seed = derive(*self.key, "step", batch["step"], self.global_rank)
+        self.thaw(batch["step"])
+        micro = ("micro", batch["micro"]) if batch.get("micro") else ()
+        seed = derive(*self.key, "step", batch["step"], self.global_rank, *micro)
         torch.manual_seed(seed)
         out = self.objective(self.encoder, self._prepare(batch, seed))
         for name, value in out.items():
-            value = value.detach().float()
+            value = value.detach().float() / self.stage.accumulate
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         return out["loss"]
 
@@ -125,13 +154,22 @@ class TrainingModule(lightning.LightningModule):
         return first, second
 
     def _groups(self) -> list[Any]:
-        """What is trained; what the objective itself learns apart, if it has a learning rate of its own."""
-        trained, rate = [p for p in self.parameters() if p.requires_grad], self.stage.optimizer.objective_lr
-        if rate is None:
+        """What is trained, or will be; parts that have a learning rate of their own apart."""
+        later = {id(p) for p in self._held} if self.stage.freeze_epochs is not None else set()
+        trained = [p for p in self.parameters() if p.requires_grad or id(p) in later]
+        spec = self.stage.optimizer
+        rates = dict(spec.rates) if spec.objective_lr is None else {"objective": spec.objective_lr, **spec.rates}
+        if not rates:
             return trained
-        own = {id(p) for p in self.objective.parameters()}
-        parts = [[p for p in trained if (id(p) in own) == learned] for learned in (False, True)]
-        return [{"params": part, **extra} for part, extra in zip(parts, ({}, {"lr": rate}), strict=True) if part]
+        chosen = dict.fromkeys((id(p) for p in trained), -1)  # which of the rates holds; -1: that of all
+        for number, pattern in enumerate(rates):
+            inside = [p for module in self._fitting(pattern, "optimizer.rates") for p in module.parameters()]
+            chosen |= {id(p): number for p in inside if id(p) in chosen}
+        groups: list[Any] = []
+        for number, extra in enumerate([{}, *({"lr": rate} for rate in rates.values())], -1):
+            if part := [p for p in trained if chosen[id(p)] == number]:
+                groups.append({"params": part, **extra})
+        return groups
 
     def configure_optimizers(self) -> Any:
         """Optimiser over what is not frozen, and its schedule, advanced every step."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.errors import FieldmarkError, unknown_name
-from fieldmark.training.schema import TRAINER_KEYS, NamedSpec, Recipe, check_values
+from fieldmark.training.checks import check_values
+from fieldmark.training.schema import TRAINER_KEYS, NamedSpec, Recipe
 from fieldmark.training.typed import build, parse_yaml
 
 
@@ -219,13 +220,18 @@ def check_names(recipe: Recipe) -> None:
         if stage.validation is not None:
             key = f"stages.{stage.name}.validation.head"
             _check_head(stage.validation.head, trained[stage.name], stage.name, key)
+            if stage.validation.task == "top1":
+                _check_classifier(objective, stage.name, f"stages.{stage.name}.validation.task")
         for changes in (stage.augmentation, stage.second_view):
             create_pipeline(changes or [], recipe.data.size or 32)
     for changes in (recipe.augmentation, recipe.second_view):
         create_pipeline(changes, recipe.data.size or 32)
     for number, one in enumerate(recipe.evaluations):
         of = one.stage or recipe.stages[-1].name
-        for head in one.heads:
+        if one.task != "few-shot" and one.head is None:
+            spec = next(stage.objective for stage in recipe.stages if stage.name == of)
+            _check_classifier(methods.create(spec.name, **spec.options), of, f"evaluations.{number}.task")
+        for head in [*one.heads, *([one.head] if one.head is not None else [])]:
             _check_head(head, trained[of], of, f"evaluations.{number}.heads")
         if one.data is not None:
             _check_data(one.data.name, DATASETS)
@@ -272,6 +278,22 @@ def _trained_by(objective: Any) -> _Model:
     with torch.random.fork_rng(devices=[]):
         head.setup(_Model.channels)
     return _Model(keep(head))
+
+
+def _check_classifier(objective: Any, stage: str, key: str) -> None:
+    """Refuse what needs the classifier of a stage whose objective trains none."""
+    import torch
+
+    from fieldmark.classifiers.trained import keep
+
+    with torch.random.fork_rng(devices=[]):
+        objective.setup(_Model.channels, 4)
+    classifier = getattr(objective, "classifier", None)
+    if not isinstance(classifier, torch.nn.Module) or keep(classifier, [""] * 4) is None:
+        raise FieldmarkError(
+            f"recipe key {key} needs the classifier of stage {stage!r}, whose objective trains none; use an objective "
+            "that classifies (cross_entropy ...), or give the evaluation a head to fit on training images (logistic)"
+        )
 
 
 def _check_head(spec: NamedSpec, model: _Model, stage: str, key: str) -> None:

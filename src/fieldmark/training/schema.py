@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import yaml
 
-from fieldmark.errors import FieldmarkError, unknown_name
-
 Options = dict[str, Any]
+Selection = Literal["held-out", "val-split", "best-test-epoch"]
+BEST_TEST_EPOCH = "best-test-epoch"
 
 TRAINER_KEYS = (
     "accelerator", "strategy", "devices", "num_nodes", "precision", "gradient_clip_val", "gradient_clip_algorithm",
@@ -45,6 +45,9 @@ class DataSpec:
         fit: How images are brought to that size ("crop", "squash", "pad"); default: the data set's own.
         train: Split to train on.
         val: Split for meta-validation; only read when a stage validates.
+        test: Split of the final tests, which no stage sees but one that validates by ``best-test-epoch``.
+        held_out: This share of the training images of each class (at least one image, chosen by the seed) is not
+            trained on, but kept for validation by top-1 accuracy.
     """
 
     name: str
@@ -54,6 +57,8 @@ class DataSpec:
     fit: Literal["squash", "crop", "pad"] | None = None
     train: str = "train"
     val: str = "val"
+    test: str = "test"
+    held_out: float | None = None
 
 
 @dataclass
@@ -82,11 +87,14 @@ class OptimizerSpec:
     Attributes:
         lr: Learning rate.
         objective_lr: That of what the objective itself learns (classifier, vectors of the classes); default: ``lr``.
+        rates: Learning rates of modules by patterns of their names, as in ``freeze`` (``{"backbone.layer4*": 0.001}``);
+            where several fit, the last one holds. ``objective_lr`` is the same as ``objective`` in front of them.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.1
     objective_lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -105,9 +113,15 @@ class ScheduleSpec:
 
 @dataclass
 class ValidationSpec:
-    """Meta-validation: few-shot episodes on the validation split decide which checkpoint is best.
+    """What decides which checkpoint is best: few-shot episodes on the validation split, or top-1 accuracy.
 
     Attributes:
+        task: ``few-shot`` (meta-validation: ``way`` to ``descriptors`` describe its episodes), or ``top1``: accuracy of
+            the stage's classifier on images of the training classes.
+        select: Images of ``top1``: ``held-out`` (``data.held_out`` of the training images), ``val-split`` (split
+            ``data.val``, where a data set has one of the same classes), or ``best-test-epoch``: the test images
+            themselves. The last one is what many papers do; its accuracy is too good, and every result of such a model
+            is labelled so.
         every: Epochs between two validations; the last epoch is always validated.
         head: Scores the episodes.
         descriptors: What a head on local descriptors is given; default: the recipe's.
@@ -115,6 +129,8 @@ class ValidationSpec:
             measured as well (``val_davies_bouldin``, ``val_effective_rank``).
     """
 
+    task: Literal["few-shot", "top1"] = "few-shot"
+    select: Selection = "held-out"
     way: int = 5
     shot: int = 1
     queries: int = 15
@@ -137,11 +153,17 @@ class Stage:
         images_per_class: So many images of each of ``batch_size / images_per_class`` classes in every step, for losses
             that compare pairs; default: images at random.
         episodes: For objectives on episodes.
+        accumulate: Micro-batches that a step is split into: their gradients are summed up to those of the whole batch
+            (of losses that are means over images or episodes; batch norms see a micro-batch), in a fraction of the
+            memory. Losses that compare the images of a batch compare those of a micro-batch.
         steps_per_epoch: Cut an epoch short after so many steps.
         freeze: Patterns of module names that keep their weights ("backbone", "backbone.layer1*", "objective").
-        freeze_statistics: Whether the batch norms (and dropout) of frozen modules stay in evaluation mode as well.
+        freeze_epochs: They do so for the first so many epochs only, and are trained from then on; default: always.
+        freeze_statistics: Whether the batch norms (and dropout) of modules stay in evaluation mode as well while they
+            are frozen; if not, they go on updating their statistics.
         start: ``previous`` (the best model of the stage before; for the first stage: fresh weights), ``scratch``, or
-            the path of a model file or run folder.
+            the path of a model file or run folder; the head, and the classifier of the same classes, that such a file
+            brings are gone on with where the stage's objective has one of that name.
         teacher: For objectives that learn from a model: ``previous`` (the best model of the stage before), or the path
             of a run folder or model file.
         validation: Meta-validation; without it the last epoch is the result.
@@ -154,11 +176,13 @@ class Stage:
     epochs: int
     batch_size: int = 64
     images_per_class: int | None = None
+    accumulate: int = 1
     episodes: EpisodeSpec = field(default_factory=EpisodeSpec)
     steps_per_epoch: int | None = None
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     schedule: ScheduleSpec = field(default_factory=ScheduleSpec)
     freeze: list[str] = field(default_factory=list)
+    freeze_epochs: int | None = None
     freeze_statistics: bool = True
     start: str = "previous"
     teacher: str = "previous"
@@ -169,11 +193,13 @@ class Stage:
 
 @dataclass
 class EvaluationSpec:
-    """A few-shot evaluation of the finished model.
+    """An evaluation of the finished model.
 
     Attributes:
+        task: ``few-shot``; ``top1``: accuracy of the model's classifier on the images of the split; ``robustness``: the
+            same with the images rotated and reduced.
         data: Another data set (cross-domain); default: the recipe's.
-        split: Split of it.
+        split: Split of it; ``held-out``: the training images that were not trained on.
         way: Classes an episode.
         shot: Support images a class.
         queries: Query images a class.
@@ -182,6 +208,7 @@ class EvaluationSpec:
         seed: Of the episodes; not the training's, so that all methods are tested on the same ones.
         support_copies: Replace every support image by so many augmented copies.
         heads: Heads to score with, all on the same episodes.
+        head: For top1 and robustness: a head to be fitted on the training split, in place of the model's classifier.
         descriptors: What heads on local descriptors are given; default: the recipe's.
         seen_classes: What is done about test classes that were trained on: ``refuse``; ``allow`` (the result names
             them), as papers do that train on one data set of birds and test on another; or ``leave_out`` (the episodes
@@ -190,6 +217,7 @@ class EvaluationSpec:
         name: Name of the results file; default: made from the rest.
     """
 
+    task: Literal["few-shot", "top1", "robustness"] = "few-shot"
     data: DataSpec | None = None
     split: str = "test"
     way: int = 5
@@ -200,6 +228,7 @@ class EvaluationSpec:
     seed: int = 0
     support_copies: int = 0
     heads: list[NamedSpec] = field(default_factory=lambda: [NamedSpec("prototype")])
+    head: NamedSpec | None = None
     descriptors: NamedSpec | None = None
     seen_classes: Literal["refuse", "allow", "leave_out"] = "refuse"
     stage: str | None = None
@@ -211,9 +240,14 @@ class EvaluationSpec:
         Example:
             >>> EvaluationSpec(shot=5).title("glyphs")
             'glyphs_test_5way_5shot'
+            >>> EvaluationSpec(task="top1").title("grocery")
+            'grocery_test_top1'
         """
         name = self.data.name if self.data is not None else data_name
         after = f"_{self.stage}" if self.stage else ""
+        if self.task != "few-shot":
+            after = f"_{self.head.name}{after}" if self.head else after
+            return self.name or f"{name}_{self.split}_{self.task}{after}"
         return self.name or f"{name}_{self.split}_{self.way}way_{self.shot}shot{after}"
 
 
@@ -267,64 +301,3 @@ class Recipe:
         values = self.to_dict()
         values.pop("quick")
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-
-
-def check_values(recipe: Recipe) -> None:
-    """Refuse numbers and combinations that cannot be trained.
-
-    Raises:
-        FieldmarkError: Names the key.
-    """
-    if not recipe.name or any(c in recipe.name for c in "/\\") or recipe.name.startswith("."):
-        raise FieldmarkError(f"recipe key name is {recipe.name!r}; expected a plain folder name")
-    if not recipe.stages:
-        raise FieldmarkError("recipe key stages is empty; expected at least one stage")
-    names = [stage.name for stage in recipe.stages]
-    for name in names:
-        if names.count(name) > 1 or not name.replace("_", "").replace("-", "").isalnum() or name.isdigit():
-            raise FieldmarkError(
-                f"stage name {name!r} is used twice or is not a word; expected letters, digits, - and _"
-            )
-    for stage in recipe.stages:
-        _check_stage(stage)
-    for number, one in enumerate(recipe.evaluations):
-        for key in ("way", "shot", "queries", "episodes", "runs"):
-            _at_least(f"evaluations.{number}.{key}", getattr(one, key), 2 if key == "way" else 1)
-        _at_least(f"evaluations.{number}.support_copies", one.support_copies, 0)
-        if one.stage is not None and one.stage not in names:
-            raise unknown_name(f"stage of recipe key evaluations.{number}.stage", one.stage, names)
-        if not one.heads:
-            raise FieldmarkError(f"recipe key evaluations.{number}.heads is empty; expected at least one head")
-    titles = [one.title(recipe.data.name) for one in recipe.evaluations]
-    for title in titles:
-        if titles.count(title) > 1:
-            raise FieldmarkError(f"two evaluations would be saved as {title!r}; give one of them a name")
-
-
-def _check_stage(stage: Stage) -> None:
-    place = f"stages.{stage.name}"
-    _at_least(f"{place}.epochs", stage.epochs)
-    _at_least(f"{place}.batch_size", stage.batch_size)
-    for name in ("steps_per_epoch", "images_per_class"):
-        if getattr(stage, name) is not None:
-            _at_least(f"{place}.{name}", getattr(stage, name))
-    for key in ("way", "shot", "queries", "episodes_per_epoch", "episodes_per_step"):
-        _at_least(f"{place}.episodes.{key}", getattr(stage.episodes, key), 2 if key == "way" else 1)
-    if stage.validation is not None:
-        for key in ("way", "shot", "queries", "episodes", "every"):
-            _at_least(f"{place}.validation.{key}", getattr(stage.validation, key), 2 if key == "way" else 1)
-    if not stage.optimizer.lr > 0:
-        raise FieldmarkError(f"recipe key {place}.optimizer.lr is {stage.optimizer.lr}; expected a number above 0")
-    rate = stage.optimizer.objective_lr
-    if rate is not None and not rate > 0:
-        raise FieldmarkError(f"recipe key {place}.optimizer.objective_lr is {rate}; expected a number above 0")
-    if stage.optimizer.name == "sgd" and stage.optimizer.nesterov and not stage.optimizer.momentum > 0:
-        raise FieldmarkError(f"recipe key {place}.optimizer.nesterov is true, which needs a momentum above 0")
-    _at_least(f"{place}.schedule.step_size", stage.schedule.step_size)
-    if stage.schedule.milestones != sorted(stage.schedule.milestones):
-        raise FieldmarkError(f"recipe key {place}.schedule.milestones must rise: {stage.schedule.milestones}")
-
-
-def _at_least(key: str, value: int, least: int = 1) -> None:
-    if value < least:
-        raise FieldmarkError(f"recipe key {key} is {value}; expected at least {least}")

@@ -1,0 +1,135 @@
+"""SSANET: the response of the scales by FFT against directly, and inference with shared against re-extracted features.
+
+Response: one part, S = 3 to 65 candidates of K = 512 to 100,352 numbers (7 x 7 x 2,048, the paper's), one image and a
+batch of 16; as many classes as 40 million weights allow, 4 to 100. ``ours`` is the way that ``auto`` takes, ``peer``
+the other one; a row falls short where the choice is clearly wrong. Directly means all products of a candidate with a
+scale of the weights, ``S^2`` multiplications for each number, image and class, in one matrix product. The transform
+takes ``2 S`` in its place, but the weights are transformed too, and written and read once more: with one image that is
+all there is to do, so that nothing is to be gained.
+
+Inference: the whole classifier, one image of 448 pixels, ResNet-50 with random weights, 200 classes, 4 parts, 5 scales,
+pooled features, oriented pooling. ``ours`` takes all boxes from the image's one map (RoI align), ``peer`` cuts them out
+and encodes each at 224 pixels: 20 crops of a quarter of the image's pixels on top of the image, 6 times the work. The
+paper re-extracts, and claims 50 ms an image on a Tesla P40, 40 of them in DSM.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import torch
+
+from fieldmark import backbones, classifiers
+from fieldmark.backbones import Encoder
+from fieldmark.benchmarks.timing import CLOCKS, Side, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.errors import FieldmarkError
+from fieldmark.functional.scales import Method, circular_scale_response, faster_method
+from fieldmark.progress import track
+from fieldmark.shapes import Tensor
+
+TARGET_CHOICE, TARGET_SHARED = 0.8, 3.0
+SCALES = (3, 5, 9, 17, 33, 65)
+LENGTHS = (512, 2048, 16_384, 100_352)
+IMAGES = (1, 16)
+_WEIGHTS = 40_000_000
+#: Backbone, side of the image, side of a part, classes.
+MODEL = ("resnet50", 448, 224, 200)
+
+
+def run(
+    repeats: int = 5,
+    cases: tuple[tuple[int, int, int], ...] | None = None,
+    model: tuple[str, int, int, int] = MODEL,
+) -> dict[str, Any]:
+    """Medians of interleaved repeats.
+
+    Args:
+        repeats: Measurements of each side; a side that takes seconds gets fewer.
+        cases: Images, scales and length of the responses; default: all of them.
+        model: Backbone, side of the image and of a part, and classes of the inference.
+    """
+    if cases is None:
+        cases = tuple((images, scales, length) for length in LENGTHS for images in IMAGES for scales in SCALES)
+    jobs = [partial(response_row, *case, repeats) for case in cases] + [partial(inference_rows, model, repeats)]
+    notes = [
+        "response: ours is what auto takes, peer the other way; one thread.",
+        f"inference: {model[0]}, {model[1]} pixels, {model[3]} classes; the paper claims 50 ms an image on a P40, "
+        "40 of them in DSM, with re-extracted features.",
+    ]
+    found = [row for job in track(jobs, "measuring") for row in job()]
+    return {"rows": found, "notes": notes, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+
+
+def classes_for(scales: int, length: int) -> int:
+    """Classes of a response, so that the weights stay in memory.
+
+    Example:
+        >>> classes_for(5, 2048), classes_for(65, 100_352)
+        (100, 6)
+    """
+    return max(4, min(100, _WEIGHTS // (scales * length)))
+
+
+@torch.no_grad()
+def response_row(images: int, scales: int, length: int, repeats: int) -> list[dict[str, Any]]:
+    """The row of one size: the chosen way against the other."""
+    generator = torch.Generator().manual_seed(0)
+    classes = classes_for(scales, length)
+    features = torch.randn(images, 1, scales, length, generator=generator)
+    weights = torch.randn(classes, 1, scales, length, generator=generator)
+    chosen: Method = faster_method(images, scales, length)
+    other: Method = "direct" if chosen == "fft" else "fft"
+    calls = {name: partial(circular_scale_response, features, weights, name) for name in (chosen, other)}
+    values = [call().value for call in calls.values()]
+    if not torch.allclose(values[0], values[1], rtol=1e-3, atol=1e-3 * float(values[0].abs().max())):
+        raise FieldmarkError(f"response of {scales} scales of {length} numbers differs between fft and direct")
+    times = interleaved({name: Side(call) for name, call in calls.items()}, repeats)
+    milliseconds = {"fft": times["fft"].wall, "direct": times["direct"].wall}
+    what = f"response, S = {scales}, K = {length:,}, {images} image{'s' * (images > 1)}: {chosen} against {other}"
+    return [
+        make_row(
+            what, times[chosen].wall, times[other].wall, images, "images/s", TARGET_CHOICE, milliseconds,
+            images=images, scales=scales, length=length, classes=classes, chosen=chosen, clock="wall", threads=1,
+        )
+    ]  # fmt: skip
+
+
+class Inference:
+    """A whole SSANET; a call gives the scores of one image."""
+
+    def __init__(self, features: str, model: tuple[str, int, int, int] = MODEL) -> None:
+        name, side, part_size, classes = model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.encoder = Encoder(backbones.create(name), mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+            self.classifier = classifiers.create("ssanet", features=features, part_size=part_size)
+            self.classifier.setup(self.encoder.channels, classes)
+            self.images = torch.rand(1, 3, side, side)
+        self.classifier.eval()
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """The scores."""
+        return self.classifier(self.encoder, self.images)
+
+    @torch.no_grad()
+    def whole(self) -> Tensor:
+        """The map of the whole image alone."""
+        return self.encoder(self.images)
+
+
+def inference_rows(model: tuple[str, int, int, int], repeats: int) -> list[dict[str, Any]]:
+    """Shared against re-extracted features, a row for each clock."""
+    sides = {"ours": Inference("shared", model), "peer": Inference("reextract", model)}
+    times = interleaved(on_both_clocks({**sides, "map": sides["ours"].whole}), repeats)
+    return [
+        make_row(
+            f"SSANET inference, shared against re-extracted features, {clock_text(clock)}",
+            on_clock(times, "ours", clock), on_clock(times, "peer", clock), 1, "images/s", TARGET_SHARED,
+            {"map of the image alone": on_clock(times, "map", clock)},
+            clock=clock, threads=torch.get_num_threads() if clock == "wall" else 1,
+        )
+        for clock in CLOCKS
+    ]  # fmt: skip
