@@ -37,8 +37,8 @@ FEWEST = 10
 
 ALLOWANCE = 1.2
 """Temperatures from held-out photos are raised by this: photos of a class are mostly taken in one go, so that one of
-them is easier to recognise from the others than a photo taken elsewhere will be. Between what held-out and what new photos
-asked for lay 1.15 to 1.35 on Grocery Store's validation photos (docs/tutorials/confidence.md)."""
+them is easier to recognise from the others than a photo taken elsewhere will be. Between what held-out and what new
+photos asked for lay 1.15 to 1.35 on Grocery Store's validation photos (docs/tutorials/confidence.md)."""
 
 PRIORS = {"whitened": 0.77, "logistic": 0.5, "prototype": 0.33}
 """Temperature that new photos asked for with one photo a class, in units of the spread of strangers' scores, by head;

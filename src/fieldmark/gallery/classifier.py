@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from fieldmark.descriptors import Kind
 from fieldmark.errors import FieldmarkError
 from fieldmark.gallery.calibration import FALSE_REJECT, PRIOR, PRIORS, Calibration, calibrate
 from fieldmark.gallery.embedder import Embedder
@@ -28,6 +29,7 @@ NONE_OF_THESE = "none of these"
 DEFAULT_HEAD = "whitened"
 
 _QUERIES_AT_ONCE = 32
+_IMAGES_AT_ONCE = 64
 _BYTES_AT_ONCE = 256 * 2**20
 
 # The model that was opened last by name; cross-validation makes one classifier a fold.
@@ -148,7 +150,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         embedder = self._make_embedder()
         head = self._make_head(embedder)
         pictures = embedder.read(items)
-        sets = embedder.embed(pictures, [head.descriptors, *_kinds(head)])
+        sets = embedder.embed(pictures, kinds_of(head))
         return self._take(embedder, head, sets, labels, _kept(items, pictures), pictures.names)
 
     def partial_fit(
@@ -169,8 +171,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         items, labels = as_inputs(X), _as_labels(y)
         _check_counts(items, labels)
         pictures = self.embedder_.read(items)
-        new = self.embedder_.embed(pictures, list(self.descriptors_))
-        sets = {kind: torch.cat([old, new[kind]]) for kind, old in self.descriptors_.items()}
+        kinds = [kind for kind in get_args(Kind) if kind in self.descriptors_]
+        new = self.embedder_.embed(pictures, kinds)
+        sets = {kind: torch.cat([self.descriptors_[kind], new[kind]]) for kind in kinds}
         return self._take(
             self.embedder_, self._make_head(self.embedder_), sets, _joined(self.labels_, labels),
             [*self.photos_, *_kept(items, pictures)], [*self.names_, *pictures.names],
@@ -275,7 +278,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def score_descriptors(self, sets: Mapping[str, Tensor]) -> Tensor:
         """Scores ``(n, classes)`` of photos that were described by :attr:`embedder_`, by kind."""
         check_is_fitted(self, "classes_")
-        query, everything = sets[self.head_.descriptors], torch.arange(len(self.targets_))
+        query, everything = self._prepared(sets[self.head_.descriptors]), torch.arange(len(self.targets_))
         return self._score(query, everything, self.targets_, len(self.classes_))
 
     def __sklearn_tags__(self) -> Any:
@@ -319,6 +322,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.embedder_, self.head_, self.descriptors_ = embedder, head, dict(sets)
         self.labels_, self.photos_, self.names_, self.classes_ = labels, photos, names, classes
         self.targets_ = torch.from_numpy(targets.astype(np.int64))
+        self._steps = head.two_steps()
+        self._support = self._prepared(sets[head.descriptors])
         self.calibration_: Calibration | None = None
         if self.calibrated:
             self.calibration_ = calibrate(
@@ -333,14 +338,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.score_descriptors(sets)
 
     def _score_held_out(self, stay: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
-        return self._score(self.descriptors_[self.head_.descriptors][query], stay, labels, way)
+        return self._score(self._support[query], stay, labels, way)
+
+    @torch.no_grad()
+    def _prepared(self, sets: Tensor) -> Tensor:
+        """What the head does to each image once; held-out photos then cost little more than the last step."""
+        if self._steps is None:
+            return sets
+        device, shorten = self.embedder_.encoder.device, self._steps[0]
+        self.head_.to(device)
+        return torch.cat([shorten(part.to(device)).cpu() for part in sets.split(_IMAGES_AT_ONCE)])
 
     @torch.no_grad()
     def _score(self, query: Tensor, stay: Tensor, labels: Tensor, way: int) -> Tensor:
         """Scores of queries ``(Q, N, C)`` from some of the support photos; the head runs where the model is."""
         device = self.embedder_.encoder.device
-        support = self.descriptors_[self.head_.descriptors][stay].unsqueeze(0).to(device)
-        target, head = labels.unsqueeze(0).to(device), self.head_.to(device)
+        support = self._support[stay].unsqueeze(0).to(device)
+        head = (self.head_ if self._steps is None else self._steps[1]).to(device)
+        target = labels.unsqueeze(0).to(device)
         each = query.shape[1] * query.shape[2] * query.element_size()
         step = max(1, _BYTES_AT_ONCE // each) if head.light else _QUERIES_AT_ONCE
         parts = []
@@ -365,9 +380,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
 
 
-def _kinds(head: Head) -> list[str]:
-    """What is kept besides what the head takes: local descriptors, for evidence."""
-    return ["local"] if head.descriptors != "local" else []
+def kinds_of(head: Head) -> list[Kind]:
+    """What is kept of the support photos: what the head takes, and local descriptors, for evidence."""
+    return list(dict.fromkeys([head.descriptors, "local"]))
 
 
 def _kept(items: Sequence[Any], pictures: Pictures) -> list[Any]:

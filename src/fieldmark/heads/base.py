@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from math import inf
 from types import NoneType
 from typing import Any, ClassVar, Literal
@@ -65,6 +66,15 @@ class Head(nn.Module):
     def fit_base(self, features: Float[Tensor, "*shape C"]) -> Head:
         """Learn what the head needs from descriptors of the base (training) classes; returns the head itself."""
         return self
+
+    def two_steps(self) -> tuple[Callable[[Tensor], Tensor], Head] | None:
+        """What can be done to each image once, whatever the episode, and the head that decides from there.
+
+        Returns:
+            A function from sets (S, N, C) to shorter ones, and a head that gives the same scores for these up to
+            rounding; None where there is nothing to be done once.
+        """
+        return None
 
     @property
     def learned(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isqrt
 from typing import ClassVar
 
@@ -74,7 +75,10 @@ class Whitened(Head):
             >>> Whitened().rooted(torch.tensor([4.0, -9.0]))
             tensor([ 2., -3.])
         """
-        return sets if self.power == 1 else sets.sign() * sets.abs().pow(self.power)
+        if self.power == 1:
+            return sets
+        sizes = sets.abs()
+        return (sizes.sqrt() if self.power == 0.5 else sizes.pow(self.power)).copysign(sets)
 
     def place_weights(self, places: int) -> Float[Tensor, " N"]:
         """Weights of the places of a map, which sum to 1; float64.
@@ -98,20 +102,30 @@ class Whitened(Head):
     ) -> tuple[Float[Tensor, "E S C"], Float[Tensor, "E Q C"], Float[Tensor, "E 1 C"], Tensor | None]:
         """Averaged and whitened vectors of both sides, the centre to subtract, and the whitening (E, C, C)."""
         whitening = self._whitening(support)
-        means = [
-            (self.place_weights(sets.shape[2]).to(sets) @ self.rooted(sets).flatten(0, 1)).view(*sets.shape[:2], -1)
-            for sets in (support, query)
-        ]
+        means = [self._means(sets) for sets in (support, query)]
         if whitening is not None:
             means = [one @ whitening.mT for one in means]
         return means[0], means[1], means[0].mean(1, keepdim=True), whitening
 
     def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
         """Logits of the fitted model."""
-        mine, theirs, centre, _ = self.vectors(support, query)
-        mine, theirs = functional.l2_normalise(mine - centre), functional.l2_normalise(theirs - centre)
-        weight, bias = functional.logistic_regression(mine, labels, way, self.C)
-        return theirs @ weight.to(theirs).mT + bias.to(theirs).unsqueeze(1)
+        mine, theirs, _, _ = self.vectors(support, query)
+        return _fitted(mine, labels, theirs, way, self.C)
+
+    def two_steps(self) -> tuple[Callable[[Tensor], Tensor], Head] | None:
+        """Averaging and whitening once for each image, where the whitening is that of :meth:`fit_base`, or none."""
+        if self.shrinkage is not None and self.whitening is None:
+            return None
+
+        return self._shortened, _Rest(self.C)
+
+    def _shortened(self, sets: Float[Tensor, "S N C"]) -> Float[Tensor, "S 1 C"]:
+        means = self._means(sets.unsqueeze(0))[0]
+        return (means if self.whitening is None else means @ self.whitening.to(means).mT).unsqueeze(1)
+
+    def _means(self, sets: Float[Tensor, "E S N C"]) -> Float[Tensor, "E S C"]:
+        flat = self.place_weights(sets.shape[2]).to(sets) @ self.rooted(sets).flatten(0, 1)
+        return flat.view(*sets.shape[:2], -1)
 
     def _whitening(self, support: Tensor) -> Tensor | None:
         if self.shrinkage is None:
@@ -124,3 +138,25 @@ class Whitened(Head):
                 "call fit_base with descriptors of the same model"
             )
         return self.whitening.to(support).expand(len(support), -1, -1)
+
+
+class _Rest(Head):
+    """What is left when every image is one whitened vector."""
+
+    descriptors: Kind = "pooled"
+    light: ClassVar[bool] = True
+
+    def __init__(self, C: float) -> None:
+        super().__init__()
+        self.C = C
+
+    def scores(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
+        return _fitted(support.squeeze(2), labels, query.squeeze(2), way, self.C)
+
+
+def _fitted(mine: Tensor, labels: Tensor, theirs: Tensor, way: int, C: float) -> Tensor:
+    """Logits for ``theirs`` (E, Q, C) of the model fitted to ``mine`` (E, S, C), around the mean of ``mine``."""
+    centre = mine.mean(1, keepdim=True)
+    mine, theirs = functional.l2_normalise(mine - centre), functional.l2_normalise(theirs - centre)
+    weight, bias = functional.logistic_regression(mine, labels, way, C)
+    return theirs @ weight.to(theirs).mT + bias.to(theirs).unsqueeze(1)
