@@ -4,7 +4,8 @@ MODEL is a run folder, a model.safetensors file, or the name of a backbone (then
 has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes. With
 --task retrieval every image of the split looks for the others of its class; with --task top1 it is named by the model's
 own classifier, or by a head that is fitted on the whole training split; --task robustness does so with the images
-rotated and reduced as well.
+rotated and reduced as well; --task own-photos enrolls a few images of every class, and measures the confidence of the
+answers and the rejection of classes that were left out too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark.cli import retrieval, top1
+from fieldmark.cli import own_photos, retrieval, top1
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.cli.tasks import check_task, note_given
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -26,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     note_given(parser)
     parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
-    parser.add_argument("--task", default="few-shot", help="few-shot (the default), retrieval, top1 or robustness")
+    parser.add_argument(
+        "--task", default="few-shot", help="few-shot (the default), retrieval, top1, robustness or own-photos"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
@@ -37,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--fit", help="how images are brought to that size: crop, squash or pad")
     data.add_argument(
         "--support-split", metavar="SPLIT",
-        help="few-shot: draw the support images from this split; top1, robustness: fit the head on it (default: train)",
+        help="few-shot, own-photos: draw the support images from this split; top1, robustness: fit the head on it "
+        "(default: train)",
     )  # fmt: skip
     data.add_argument("--base-split", metavar="SPLIT", help="base images for heads that use them (centred prototype)")
     protocol = parser.add_argument_group("protocol")
@@ -58,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--head", metavar="NAME[,NAME...]",
-        help="heads (`fieldmark heads`); default: prototype, and for top1 and robustness `classifier`, the model's own",
+        help="heads (`fieldmark heads`); default: prototype, for top1 and robustness `classifier`, the model's own, "
+        "for own-photos whitened, logistic and prototype",
     )  # fmt: skip
     method.add_argument(
         "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
@@ -79,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--batch-size", type=int, help="images encoded at a time; default: by their size")
     retrieval.add_arguments(parser)
     top1.add_arguments(parser)
+    own_photos.add_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
     output.add_argument(
@@ -97,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
     check_task(options)
     if options.task != "few-shot":
-        return (retrieval if options.task == "retrieval" else top1).run(options)
+        return {"retrieval": retrieval, "own-photos": own_photos}.get(options.task, top1).run(options)
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None

@@ -11,11 +11,15 @@ from fieldmark.errors import FieldmarkError, unknown_name
 ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
-        "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage",
+        "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage", "--interval",
     ),
-    "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage"),
-    "top1": ("--head", "--head-option", "--support-split"),
-    "robustness": ("--head", "--head-option", "--support-split", "--change", "--ratio"),
+    "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage", "--interval"),
+    "top1": ("--head", "--head-option", "--support-split", "--interval"),
+    "robustness": ("--head", "--head-option", "--support-split", "--change", "--ratio", "--interval"),
+    "own-photos": (
+        "--shot", "--queries", "--draws", "--leave-out", "--keep", "--head", "--head-option", "--support-split",
+        "--allow-leakage",
+    ),
 }  # fmt: skip
 """Of each task the options that not all tasks take."""
 

@@ -131,7 +131,7 @@ def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimat
         np.concatenate([accuracies({**row, **run}) for run in one])
         for row, one in zip((first, second), runs, strict=True)
     )
-    return paired_difference(ours, theirs)
+    return paired_difference(ours, theirs, first["interval"])
 
 
 def _runs(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -126,6 +126,32 @@ def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], 
     return _cells(label_of(row["model"], row), metric, *measures, gap, *_beside(row, published))
 
 
+OWN_PHOTOS = {
+    "ece": "calibration error",
+    "ece_uncalibrated": "without calibration",
+    "risk_coverage": "risk over coverage",
+    "auroc": "AUROC, known to unknown",
+    "false_reject": "known rejected",
+    "rejected": "unknown rejected",
+}
+"""What is shown of the measures of own photos."""
+
+
+def _own_photos_protocol(row: Mapping[str, Any]) -> str:
+    protocol = row["protocol"]
+    return (
+        f"{protocol['way']} classes of up to {protocol['shot']} photos, {row['queries_per_episode']} asked about, "
+        f"{row['count']} draws, seed {protocol['seed']}, intervals over draws (Student); "
+        f"{protocol['left_out']} classes left out for rejection"
+    )
+
+
+def _own_photos_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
+    found = row["measures"]
+    cells = [Estimate(**found[name]).percent() if name in found else "" for name in OWN_PHOTOS]
+    return _cells(label_of(row["model"], row), scorer_of(row), estimate_of(row).percent(), gap, *cells)
+
+
 def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple[str, str]:
     """The published figures for a row's mean, and ours less these."""
     named = [one for one in published if one.get("head") in (None, row["head"])]
@@ -170,6 +196,11 @@ _KINDS = {
         ("model", "by", "plain", *CHANGES.values(), "plain, paired, to the first row", "published", "difference"),
         _robustness_protocol,
         _robustness_line,
+    ),
+    "own-photos": _Kind(
+        ("model", "head", "accuracy", "paired, to the first row", *OWN_PHOTOS.values()),
+        _own_photos_protocol,
+        _own_photos_line,
     ),
     "retrieval": _Kind(
         (
