@@ -151,7 +151,7 @@ def test_gallery_actions(gallery, tmp_path, capsys):
     status, report = as_json(capsys, "gallery", "import", tmp_path / "out.zip", "--gallery", tmp_path / "other")
     assert (status, report["added"]) == (0, 7)
     assert run(capsys, "gallery", "compact", "--all", "--gallery", gallery)[0] == 0
-    status, report = as_json(capsys, "gallery", "reembed", "--backbone", "conv4", "--size", 32, "--gallery", gallery)
+    status, report = as_json(capsys, "gallery", "reembed", "--backbone", "pixels", "--size", 16, "--gallery", gallery)
     assert (status, report["files"]) == (0, 7)
     assert counts() == {"green": 7}
 
@@ -168,7 +168,11 @@ def test_gallery_actions(gallery, tmp_path, capsys):
         (["search", "x.jpg", "--gallery", "GALLERY", "--rerank", "edm"], "did you mean 'emd'"),
         (["enroll", "nowhere", "--gallery", "GALLERY"], "nowhere"),
         (["enroll", "EMPTY", "--gallery", "GALLERY"], "holds no folders"),
-        (["enroll", "EMPTY", "--gallery", "GALLERY", "--backbone", "conv4"], "made with another model"),
+        (
+            ["enroll", "EMPTY", "--gallery", "GALLERY", "--backbone", "pixels", "--size", "16"],
+            "made with another model",
+        ),
+        (["enroll", "EMPTY", "--gallery", "GALLERY", "--backbone", "conv4"], "no pretrained weights"),
         (["gallery", "rename", "red", "blue", "--gallery", "GALLERY"], "fieldmark gallery merge"),
         (["gallery", "remove", "--gallery", "GALLERY"], "name classes, or photos by --photo"),
         (["gallery", "list", "--galery", "GALLERY"], "required: --gallery"),

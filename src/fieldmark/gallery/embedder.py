@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -273,7 +274,35 @@ def _open(backbone: str | Path | Encoder | Backbone, device: torch.device) -> tu
         raise FieldmarkError(
             f"no model at {backbone}; expected a run folder, a model.safetensors file or a backbone's name"
         )
-    return as_encoder(backbones.create(str(backbone))), {}
+    return as_encoder(create_pretrained(str(backbone))), {}
+
+
+def create_pretrained(name: str, **options: Any) -> Backbone:
+    """A backbone by name with its pretrained weights: what compares photos is no use with random ones.
+
+    Args:
+        name: As in :func:`fieldmark.backbones.create`.
+        options: Likewise; "pretrained", which says how a *file's* architecture is built, is passed over.
+
+    Raises:
+        FieldmarkError: As there, or the backbone has no pretrained weights.
+
+    Example:
+        >>> create_pretrained("conv4")
+        Traceback (most recent call last):
+        fieldmark.errors.FieldmarkError: backbone 'conv4' has no pretrained weights, so it cannot describe photos; ...
+    """
+    known = backbones.BACKBONES
+    options = {key: value for key, value in options.items() if key != "pretrained"}
+    if name not in known or "pretrained" in inspect.signature(known.get(name).make).parameters:
+        options["pretrained"] = True
+    backbone = backbones.create(name, **options)
+    if backbone.facts["pretraining"] == "none" and next(backbone.parameters(), None) is not None:
+        raise FieldmarkError(
+            f"backbone {name!r} has no pretrained weights, so it cannot describe photos; train it first (`fieldmark "
+            "train`) and give the run folder, or take efficientnet_lite0"
+        )
+    return backbone
 
 
 def _size(encoder: Encoder, manifest: Mapping[str, Any], size: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fieldmark import backbones, heads
+from fieldmark import heads
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.images import as_encoder
-from fieldmark.gallery.embedder import Embedder, Identity
+from fieldmark.gallery.embedder import Embedder, Identity, create_pretrained
 from fieldmark.gallery.enrolling import Enrolled, OnBad, Spec, enroll
 from fieldmark.gallery.records import (
     FACTS,
@@ -369,7 +369,7 @@ class Gallery:
         header = self.filled()
         identity, name = header.identity, model or header.model
         try:
-            backbone = name if Path(name).exists() else as_encoder(backbones.create(name, **identity.options))
+            backbone = name if Path(name).exists() else as_encoder(create_pretrained(name, **identity.options))
             found = Embedder(
                 backbone, None if identity.encoded else identity.size, identity.fit,  # type: ignore[arg-type]
                 identity.descriptors, identity.descriptor_options, device,
