@@ -58,7 +58,7 @@ class KeptDescriptors:
         kinds: Sequence[Kind],
         batch_size: int | None = None,
         progress: bool = True,
-    ) -> dict[Kind, Tensor]:
+    ) -> dict[str, Tensor]:
         """Descriptors of some images of a store; what is not there yet is made and kept.
 
         Args:
@@ -70,8 +70,9 @@ class KeptDescriptors:
         """
         numbers, key = np.asarray(numbers), self._key(store)
         done_file = self.folder / f"{key}-done.npy"
-        sets, done = {}, np.zeros(len(store), bool)
-        files = {kind: self.folder / f"{key}-{kind}.npy" for kind in kinds}
+        sets: dict[str, np.memmap] = {}
+        done = np.zeros(len(store), bool)
+        files: dict[str, Path] = {kind: self.folder / f"{key}-{kind}.npy" for kind in kinds}
         if done_file.exists() and all(file.exists() for file in files.values()):
             done = np.load(done_file)
             sets = {kind: np.load(file, mmap_mode="r+") for kind, file in files.items()}

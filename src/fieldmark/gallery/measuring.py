@@ -292,7 +292,7 @@ def evaluate_own_photos(
     def described(store: ImageStore, numbers: np.ndarray) -> dict[str, Tensor]:
         if keep is not None:
             kept = KeptDescriptors(keep, encoder, extractor, seed)
-            return {**kept.describe(store, numbers, kinds, batch_size, progress)}
+            return kept.describe(store, numbers, kinds, batch_size, progress)
         return {**encode(
             encoder, store.subset(numbers), kinds, descriptors=extractor, batch_size=batch_size, seed=seed,
             progress=progress,
