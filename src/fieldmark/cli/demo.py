@@ -1,16 +1,20 @@
 """The whole line on the embedded data set, with a report to look at.
 
-Trains a small model on the characters of some scripts, recognises characters of scripts it never saw from one and five
-examples, and writes report.html, which shows what it got right and wrong.
+Trains a small model on the characters of some scripts and recognises characters of scripts it never saw from one and
+five examples. Then enrolls characters of a new script in a gallery, asks it about new photos, with the reasons, and
+about characters that are not enrolled. Writes report.html, which shows what it got right and wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldmark.cli.output import add_json_option, emit_json, print_table
+
+if TYPE_CHECKING:
+    from fieldmark.cli.demo_gallery import NewScript
 
 EXAMPLE = "fieldmark demo --out demo"
 RECIPE = "baseline/glyphs_conv4"
@@ -34,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     import time
 
     started = time.perf_counter()
+    from fieldmark.cli.demo_gallery import enroll_new_script
     from fieldmark.evaluation import make_record, save_record
     from fieldmark.training import load_recipe, train
 
@@ -43,9 +48,10 @@ def run(options: argparse.Namespace) -> int:
     folder = train(recipe, out=out, resume=not options.restart)
     data, models, results = _compare(folder, options)
     rows = [{"model": model, **result.to_dict()} for (model, _, _), result in results.items()]
-    record = make_record("demo", rows, models)
+    new = enroll_new_script(folder, out, data, options.seed)
+    record = {**make_record("demo", rows, models), "new_script": new.facts}
     save_record(out / "demo.json", record)
-    report = _write_report(out / "report.html", folder, data, results, record, time.perf_counter() - started)
+    report = _write_report(out / "report.html", folder, data, results, new, record, time.perf_counter() - started)
     if not emit_json(options.json, record):
         lines = [
             (model, head, *(results[model, head, shot].estimate.percent() for shot in (1, 5)))
@@ -57,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
             lines,
             right=["1 shot", "5 shots"],
         )
+        print(new.line)
+        print("evidence:", *(one.page for one in new.examples))
         print(f"report: {report}   ({time.perf_counter() - started:.0f} s)")
     return 0
 
@@ -91,9 +99,11 @@ def _write_report(
     folder: Path,
     data: Any,
     results: dict[tuple[str, str, int], Any],
+    new: NewScript,
     record: dict[str, Any],
     seconds: float,
 ) -> Path:
+    from fieldmark.cli.demo_gallery import section
     from fieldmark.evaluation import report
     from fieldmark.training.curves import read_curves
 
@@ -114,6 +124,7 @@ def _write_report(
         "characters of scripts it never saw, five at a time, from one or five examples of each.",
         [
             ("How often it is right", tables),
+            ("A new script, enrolled", section(new, path.parent)),
             ("While it learned", report.learning_curve(borders, curves, unit)),
             ("Most confused characters", report.confusions(shown, data)),
             ("Example episodes", report.example_episodes(shown, data)),

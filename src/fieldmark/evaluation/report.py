@@ -30,6 +30,9 @@ img.pixels { image-rendering: pixelated; width: 56px; height: 56px; display: blo
 .row { display: flex; gap: 4px; flex-wrap: wrap; max-width: 136px } .tile { border: 3px solid; border-radius: 6px; padding: 1px }
 .tile span { display: block; font-size: .7rem; text-align: center; line-height: 1.1rem } .name { font-size: .85rem; color: #6b7280 }
 svg { max-width: 100%; height: auto }
+.cards { display: flex; gap: 1rem; flex-wrap: wrap; margin: 1rem 0 } .card { flex: 1 1 15rem; border: 1px solid #e5e7eb; border-radius: 8px; padding: .8rem 1rem }
+.card h3 { font-size: 1rem; margin: 0 0 .6rem } .card p { margin: .4rem 0 0 } .card img.pixels { width: 96px; height: 96px }
+pre { background: #f3f4f6; border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem }
 """
 
 
@@ -176,9 +179,13 @@ def _example(data: ImageStore, class_number: int) -> int:
 
 
 def _picture(data: ImageStore, image: int) -> str:
+    return picture(data.gather([int(image)])[0].permute(1, 2, 0).numpy())
+
+
+def picture(array: np.ndarray) -> str:
+    """A small image (H, W, 3) uint8 as part of a page, enlarged without smoothing."""
     from PIL import Image
 
-    array = data.gather([int(image)])[0].permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()

@@ -11,6 +11,7 @@ _LATER = {
     "ClassSummary": "records",
     "Embedder": "embedder",
     "Enrolled": "enrolling",
+    "Exported": "portable",
     "Explanation": "evidence",
     "FewShotClassifier": "classifier",
     "Found": "search",
@@ -20,6 +21,7 @@ _LATER = {
     "Pictures": "pictures",
     "Prediction": "classifier",
     "expected_calibration_error": "calibration",
+    "export_classifier": "portable",
     "open_picture": "pictures",
     "read_pictures": "pictures",
     "reliability": "calibration",
@@ -32,6 +34,7 @@ __all__ = [
     "ClassSummary",
     "Embedder",
     "Enrolled",
+    "Exported",
     "Explanation",
     "FewShotClassifier",
     "Found",
@@ -41,6 +44,7 @@ __all__ = [
     "Pictures",
     "Prediction",
     "expected_calibration_error",
+    "export_classifier",
     "open_picture",
     "read_pictures",
     "reliability",
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from fieldmark.gallery.evidence import Explanation
     from fieldmark.gallery.incoming import BadPhotosError
     from fieldmark.gallery.pictures import Pictures, open_picture, read_pictures
+    from fieldmark.gallery.portable import Exported, export_classifier
     from fieldmark.gallery.records import ClassSummary, Photo
     from fieldmark.gallery.search import Found
     from fieldmark.gallery.store import Gallery
