@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _LATER = {
+    "Advice": "advice",
     "BadPhotosError": "incoming",
     "Calibration": "calibration",
     "ClassSummary": "records",
@@ -29,6 +30,7 @@ _LATER = {
 }
 
 __all__ = [
+    "Advice",
     "BadPhotosError",
     "Calibration",
     "ClassSummary",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fieldmark.gallery.advice import Advice
     from fieldmark.gallery.calibration import Calibration, expected_calibration_error, reliability, risk_coverage
     from fieldmark.gallery.classifier import FewShotClassifier, Prediction
     from fieldmark.gallery.embedder import Embedder, Identity

@@ -364,7 +364,8 @@ def _joined(first: pyarrow.Table, rows: pyarrow.Table) -> pyarrow.Table:
 
 def _lancedb() -> Any:
     # Its notes for developers are no messages of ours.
-    os.environ.setdefault("LANCE_LOG", "error")
+    for name in ("LANCE_LOG", "LANCEDB_LOG"):
+        os.environ.setdefault(name, "error")
     try:
         import lancedb
     except ImportError:
