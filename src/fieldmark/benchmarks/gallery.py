@@ -4,18 +4,21 @@ The searches run on made-up vectors of 1280 channels: classes of 50 photos aroun
 groups of ten, cut off at 0 and 6 as EfficientNet-Lite's are. Queries are photos of the same classes that are not in the
 gallery. Recall is the share of the ten truly nearest that the index finds.
 
-Enrolling and predicting run on drawn photos of 400 x 300 pixels by EfficientNet-Lite0. Cold is a new process, with all
-that it has to import and load; warm is a call in a process that has a model in memory.
+Enrolling and predicting run by EfficientNet-Lite0 on drawn photos of 400 x 300 pixels, or on photos of your own (class
+folders: the first five of each class are enrolled, of the others a hundred asked about). Cold is a new process, with
+all that it has to import and load; warm is a call in a process that has a model in memory.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +26,28 @@ import numpy as np
 from PIL import Image
 
 from fieldmark.benchmarks.timing import make_row
+from fieldmark.errors import FieldmarkError
 
 CHANNELS, PER_CLASS, TOP = 1280, 50, 10
 QUERIES, SHOTS, PREDICTED = 50, 5, 100
 _SPAN = 5000
 
 
-def run(repeats: int = 5, photos: int = 100_000, classes: int = 81) -> dict[str, Any]:
+def run(repeats: int = 5, photos: int = 100_000, classes: int = 81, folder: str | Path | None = None) -> dict[str, Any]:
     """Medians, 95th percentiles and recall.
 
     Args:
         repeats: Rounds of all queries, and of warm predictions.
         photos: In the gallery that is searched.
         classes: That are enrolled, of five photos each.
+        folder: Class folders of photos to enroll and to ask about; default: drawn ones.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        rows, notes = _searches(Path(folder), repeats, photos)
-        more, told = _practice(Path(folder), repeats, classes)
+    with tempfile.TemporaryDirectory() as place:
+        shots, asked, what = (
+            _drawn(Path(place), classes) if folder is None else _chosen(Path(place), Path(folder), classes)
+        )
+        rows, notes = _searches(Path(place), repeats, photos)
+        more, told = _practice(Path(place), repeats, shots, asked, what)
     return {"rows": rows + more, "notes": notes + told}
 
 
@@ -120,15 +128,51 @@ def _searches(folder: Path, repeats: int, photos: int) -> tuple[list[dict[str, A
     return [row], [*notes, f"index built in {built:.1f} s"]
 
 
-def _practice(folder: Path, repeats: int, classes: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _drawn(place: Path, classes: int) -> tuple[dict[str, list[Path]], list[Path], str]:
+    """Photos to enroll by class, photos to ask about, and what to call them."""
+    shots = {
+        f"class {i}": [draw_photo(place / "photos" / f"class {i}" / f"{k}.jpg", i, k) for k in range(SHOTS)]
+        for i in range(classes)
+    }
+    asked = [draw_photo(place / "asked" / f"{k}.jpg", k % classes, 100 + k) for k in range(PREDICTED)]
+    return shots, asked, "drawn photos"
+
+
+def _chosen(place: Path, folder: Path, classes: int) -> tuple[dict[str, list[Path]], list[Path], str]:
+    """Likewise, of class folders: in turn one more of each class is asked about."""
+    from fieldmark.data.readers import is_image_name
+
+    if not folder.is_dir():
+        raise FieldmarkError(f"no folder at {folder}; expected a folder of class folders")
+    found = {
+        one.name: sorted(file for file in one.iterdir() if is_image_name(file.name))
+        for one in sorted(folder.iterdir()) if one.is_dir()
+    }  # fmt: skip
+    found = dict([(name, files) for name, files in found.items() if files][:classes])
+    rest = zip_longest(*(files[SHOTS:] for files in found.values()))
+    asked = [file for turn in rest for file in turn if file is not None][:PREDICTED]
+    if len(found) < 2 or not asked:
+        raise FieldmarkError(f"{folder} holds too few photos; expected two classes or more, of more than {SHOTS} each")
+    shots = {
+        name: [_copied(file, place / "photos" / name / file.name) for file in files[:SHOTS]]
+        for name, files in found.items()
+    }
+    return shots, asked, f"photos of {folder.name}"
+
+
+def _copied(file: Path, to: Path) -> Path:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(file, to))
+
+
+def _practice(
+    folder: Path, repeats: int, by_class: dict[str, list[Path]], asked: list[Path], what: str
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Enroll classes and predict photos, by the command and in this process."""
     from fieldmark.gallery.embedder import Embedder
     from fieldmark.gallery.store import Gallery
 
-    shots = [
-        draw_photo(folder / "photos" / f"class {i}" / f"{k}.jpg", i, k) for i in range(classes) for k in range(SHOTS)
-    ]
-    asked = [draw_photo(folder / "asked" / f"{k}.jpg", k % classes, 100 + k) for k in range(PREDICTED)]
+    shots = [file for files in by_class.values() for file in files]
     seconds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -157,17 +201,17 @@ def _practice(folder: Path, repeats: int, classes: int) -> tuple[list[dict[str, 
         walls.append(seconds["predict all, warm"])
     seconds["predict all, warm"] = statistics.median(walls)
     count = len(shots)
-    rows = [
+    table = [
         make_row(
-            f"enroll {classes} classes x {SHOTS} photos, against describing them alone",
+            f"enroll {len(by_class)} classes, {count} {what}, against describing them alone",
             [seconds["enroll, warm"]], [seconds["describe alone"]], count, "photos/s",
         ),
         make_row(
-            f"predict {PREDICTED} photos of {classes} classes, against describing them alone",
-            walls, [seconds["describe the asked alone"]], PREDICTED, "photos/s", seconds=seconds,
+            f"predict {len(asked)} {what} of {len(by_class)} classes, against describing them alone",
+            walls, [seconds["describe the asked alone"]], len(asked), "photos/s", seconds=seconds,
         ),
     ]  # fmt: skip
-    return rows, [f"{name}: {value:.2f} s" for name, value in seconds.items()]
+    return table, [f"{name}: {value:.2f} s" for name, value in seconds.items()]
 
 
 def draw_photo(path: Path, which: int, number: int) -> Path:

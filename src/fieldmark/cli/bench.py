@@ -21,7 +21,7 @@ BENCHMARKS = {
     "apinet": "pairs mined a second: ours against loops over images; steps with cached gradients, with memory",
     "ssanet": "scale responses a second: FFT against directly; inference with shared against re-extracted features",
 }
-_OWN_OPTIONS = {"transport": ("data", "root", "qpth_python"), "gallery": ("photos", "classes")}
+_OWN_OPTIONS = {"transport": ("data", "root", "qpth_python"), "gallery": ("photos", "classes", "folder")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gallery = parser.add_argument_group("gallery")
     gallery.add_argument("--photos", type=int, metavar="N", help="photos to search in; default: 100000")
     gallery.add_argument("--classes", type=int, metavar="N", help="classes of 5 photos to enroll; default: 81")
+    gallery.add_argument("--folder", metavar="DIR", help="class folders of photos to enroll; default: drawn photos")
     add_json_option(parser)
 
 
@@ -79,7 +80,7 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, dict[str,
     if "root" in given["transport"] and "data" not in given["transport"]:
         raise FieldmarkError("--root without --data; say which data set lies there (`fieldmark data` lists them)")
     for name, count in given["gallery"].items():
-        if count < 2:
+        if name != "folder" and count < 2:
             raise FieldmarkError(f"--{name} is {count}; expected at least 2")
     return given
 

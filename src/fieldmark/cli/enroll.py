@@ -1,17 +1,22 @@
 """Photos of classes into a gallery; again to add classes or photos: only what is new or has changed is looked at.
 
 FOLDER holds one folder of photos for each class; a zip of these or a list file (path, label) will do.
+
+All of it is one change, done or not done. For very many photos --engine writes a shard at a time: a job that is killed
+goes on where it stopped when the same command is given again.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark.cli.output import add_json_option, emit_json
+from fieldmark.errors import FieldmarkError
 
 if TYPE_CHECKING:
     from fieldmark.gallery import Embedder, Gallery
@@ -26,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of the gallery; made if there is none")
     parser.add_argument("--licence", default="", metavar="TEXT", help="licence of these photos, kept with each")
     parser.add_argument("--skip-bad", action="store_true", help="leave out photos that cannot be read, enroll the rest")
+    bulk = parser.add_argument_group("very many photos")
+    bulk.add_argument("--engine", metavar="NAME", help="write shard by shard; local: here, ray: by Ray Data's workers")
+    bulk.add_argument("--shard", type=int, metavar="N", help="photos a shard; default: 256")
+    bulk.add_argument("--bad-list", metavar="FILE", help="where bad photos are listed; default: GALLERY.bad.txt")
     add_model_options(parser)
     add_json_option(parser)
 
@@ -48,8 +57,13 @@ def run(options: argparse.Namespace) -> int:
     from fieldmark.gallery import BadPhotosError, Gallery
 
     start = time.perf_counter()
+    for name in ("shard", "bad_list"):
+        if options.engine is None and getattr(options, name) is not None:
+            raise FieldmarkError(f"--{name.replace('_', '-')} belongs to --engine; give that as well: --engine local")
     gallery = Gallery.open(options.gallery, create=True)
     embedder, model = choose_embedder(options, gallery)
+    if options.engine is not None:
+        return _run_in_shards(options, gallery, embedder, model, start)
     try:
         done = gallery.enroll(
             options.folder, embedder=embedder, model=model, licence=options.licence,
@@ -72,6 +86,35 @@ def run(options: argparse.Namespace) -> int:
         )
         print(f"gallery {gallery.uri} holds {report['photos']} photos of {len(classes)} classes")
     return 0
+
+
+def _run_in_shards(options: argparse.Namespace, gallery: Gallery, embedder: Embedder, model: str, start: float) -> int:
+    """Status 1 if photos were bad and that was not said to be fine."""
+    from fieldmark.gallery.bulk import SHARD, enroll_in_shards
+
+    done = enroll_in_shards(
+        gallery, options.folder, embedder=embedder, model=model, licence=options.licence, engine=options.engine,
+        shard=SHARD if options.shard is None else options.shard,
+    )  # fmt: skip
+    remote = "://" in gallery.uri
+    listed = options.bad_list or ("bad.txt" if remote else f"{os.path.normpath(gallery.uri)}.bad.txt")
+    done.write_bad(listed)
+    classes = gallery.list()
+    report = {
+        "gallery": gallery.uri, "engine": options.engine, **done.to_dict(),
+        "bad_list": listed if done.skipped else None, "seconds": time.perf_counter() - start,
+        "photos": sum(one.photos for one in classes), "classes_in_all": len(classes),
+    }  # fmt: skip
+    say(done.warnings, "fieldmark: note: ")
+    if done.skipped:
+        print(f"fieldmark: {len(done.skipped)} photos cannot be used; they are listed in {listed}", file=sys.stderr)
+    if not emit_json(options.json, report):
+        print(
+            f"{done.added} photos added in {done.shards} shards, {done.changed} changed, {done.unchanged} unchanged, "
+            f"{len(done.skipped)} left out ({report['seconds']:.1f} s)"
+        )
+        print(f"gallery {gallery.uri} holds {report['photos']} photos of {len(classes)} classes")
+    return 1 if done.skipped and not options.skip_bad else 0
 
 
 def choose_embedder(options: argparse.Namespace, gallery: Gallery) -> tuple[Embedder, str]:

@@ -220,7 +220,7 @@ class Gallery:
             BadPhotosError: With a line for each bad photo in ``problems``.
             FieldmarkError: No photos, an embedder that does not fit the gallery, a write that fails.
         """
-        embedder, model = self._embedder_for(embedder, model)
+        embedder, model = self.chosen(embedder, model)
         return enroll(self.table, photos, labels, Spec(embedder, model, licence, on_bad, progress))
 
     def move(self, ids: Sequence[int], class_name: str) -> None:
@@ -436,7 +436,12 @@ class Gallery:
         photos = [thumbnails.get(id_) for id_ in ids.tolist()] if evidence else None
         return FewShotClassifier.from_descriptors(embedder, sets, labels.astype(str), photos, **options)
 
-    def _embedder_for(self, embedder: Embedder | None, model: str | None) -> tuple[Embedder, str]:
+    def chosen(self, embedder: Embedder | None, model: str | None) -> tuple[Embedder, str]:
+        """What new photos are described by, and its name to write down; see :meth:`enroll`.
+
+        Raises:
+            FieldmarkError: It does not fit the gallery, or the gallery's own cannot be had.
+        """
         if embedder is None:
             if self.header is None:
                 return Embedder(), "efficientnet_lite0"
