@@ -58,7 +58,7 @@ class NewScript:
             f"{one['enrolled']} characters of a new script ({one['script']}) enrolled from {one['photos']} photos each "
             f"in {one['seconds_to_enroll']:.1f} s; of {one['asked']} new photos {one['right']:.0%} named right, "
             f"{one['turned_away']:.0%} answered 'none of these'; of {one['asked_of_strangers']} photos of "
-            f"{one['strangers']} characters that are not enrolled {one['strangers_turned_away']:.0%}"
+            f"{one['strangers']} characters that are not enrolled, {one['strangers_turned_away']:.0%} were answered so"
         )
 
 
@@ -82,10 +82,8 @@ def enroll_new_script(model: Path, out: Path, data: ImageStore, seed: int) -> Ne
     def photos(classes: Any, start: int, count: int) -> np.ndarray:
         return np.concatenate([np.flatnonzero(data.labels == one)[start : start + count] for one in classes])
 
-    started = time.perf_counter()
     enrolled = photos(known, 0, PHOTOS)
-    classifier, gallery = _classifier(embedder, model, out / "gallery", data.images[enrolled], names[enrolled])
-    seconds = time.perf_counter() - started
+    classifier, gallery, seconds = _classifier(embedder, model, out / "gallery", data.images[enrolled], names[enrolled])
     asked, asked_strange = photos(known, PHOTOS, ASKED), photos(strange, PHOTOS, ASKED)
     answers = classifier.predict_detailed(data.images[asked])
     others = classifier.predict_detailed(data.images[asked_strange])
@@ -105,19 +103,18 @@ def enroll_new_script(model: Path, out: Path, data: ImageStore, seed: int) -> Ne
     examples = []
     for name, title, numbers, given, fits in chosen:
         if fits.any():
-            at = int(np.flatnonzero(fits)[0])
+            at = _typical([one.confidence for one in given], fits)
             image = data.images[numbers[at]]
             page = out / "evidence" / f"{name}.html"
-            classifier.explain(image).to_html(page)
-            _write_png(page.with_suffix(".png"), image)
+            classifier.explain(_write_png(page.with_suffix(".png"), image)).to_html(page)
             examples.append(Example(title, str(names[numbers[at]]), given[at], image, page))
     return NewScript(facts, examples, gallery)
 
 
 def _classifier(
     embedder: Embedder, model: Path, folder: Path, images: np.ndarray, labels: np.ndarray
-) -> tuple[FewShotClassifier, Path | None]:
-    """From a gallery on the disk, or in memory where its extra is not installed."""
+) -> tuple[FewShotClassifier, Path | None, float]:
+    """From a gallery on the disk, or in memory where its extra is not installed; and the seconds it took to enroll."""
     from fieldmark.gallery import FewShotClassifier, Gallery
 
     options: dict[str, Any] = {"head": HEAD, "reject": True}
@@ -131,9 +128,19 @@ def _classifier(
         made = FewShotClassifier(
             embedder.encoder, size=embedder.size, image_fit=embedder.fit, device="cpu", **options
         )  # fmt: skip
-        return made.fit(images, labels), None
+        started = time.perf_counter()
+        return made.fit(images, labels), None, time.perf_counter() - started
+    started = time.perf_counter()
     gallery.enroll(list(images), labels.tolist(), embedder=embedder, model=str(model.resolve()), progress=False)
-    return gallery.classifier(embedder, **options), folder
+    made = gallery.classifier(embedder, **options)
+    return made, folder, time.perf_counter() - started
+
+
+def _typical(confidence: list[float], fits: np.ndarray) -> int:
+    """The photo of the middle confidence among those that fit, not the best one."""
+    found = np.flatnonzero(fits)
+    order = np.argsort(np.array(confidence)[found], kind="stable")
+    return int(found[order[len(order) // 2]])
 
 
 def section(found: NewScript, out: Path) -> str:
@@ -142,13 +149,12 @@ def section(found: NewScript, out: Path) -> str:
 
     one = found.facts
     rows = [
-        ("named right", one["right"], ""),
-        ("named wrong", one["wrong"], one["asked_of_strangers"] and 1 - one["strangers_turned_away"]),
-        ("answered “none of these”", one["turned_away"], one["strangers_turned_away"]),
+        ("named right", f"{one['right']:.0%}", "–"),
+        ("named wrong", f"{one['wrong']:.0%}", f"{1 - one['strangers_turned_away']:.0%}"),
+        ("answered “none of these”", f"{one['turned_away']:.0%}", f"{one['strangers_turned_away']:.0%}"),
     ]
     cells = "".join(
-        f"<tr><td>{name}</td><td class='number'>{mine:.0%}</td>"
-        f"<td class='number'>{theirs if theirs == '' else f'{theirs:.0%}'}</td></tr>"
+        f"<tr><td>{name}</td><td class='number'>{mine}</td><td class='number'>{theirs}</td></tr>"
         for name, mine, theirs in rows
     )
     cards = "".join(_card(report.picture(each.image), each, out) for each in found.examples)
@@ -186,9 +192,9 @@ def _card(picture: str, one: Example, out: Path) -> str:
     )
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def _write_png(path: Path, image: np.ndarray) -> Path:
     from PIL import Image
 
     from fieldmark.files import write_beside
 
-    write_beside(path, lambda file: Image.fromarray(image).save(file, "png"))
+    return write_beside(path, lambda file: Image.fromarray(image).save(file, "png"))
