@@ -123,7 +123,9 @@ class PortableWhitened(FittedHead):
         """The photo's weighted and whitened mean."""
         head = self.head
         assert isinstance(head, Whitened)
-        mean = head.place_weights(sets.shape[1]).to(sets) @ head.rooted(sets)
+        # As head.rooted, whose copysign has no counterpart in ONNX.
+        sizes = sets.abs().sqrt() if head.power == 0.5 else sets.abs().pow(head.power)
+        mean = head.place_weights(sets.shape[1]).to(sets) @ (sets.sign() * sizes)
         return (mean if head.whitening is None else mean @ head.whitening.mT.to(sets)).unsqueeze(1)
 
 
