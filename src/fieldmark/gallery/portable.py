@@ -214,6 +214,11 @@ class _Plan:
         return self.classifier.embedder_.size
 
     @torch.no_grad()
+    def row(self) -> torch.Size:
+        """Shape of what is kept of one photo."""
+        return self.head.digest(self.classifier.descriptors_[self.model.kind][:1]).shape[1:]
+
+    @torch.no_grad()
     def support(self) -> dict[str, Tensor]:
         """The gallery as photos: support, labels, classes."""
         one = self.classifier
@@ -235,20 +240,20 @@ class _Plan:
     def example(self) -> tuple[nn.Module, tuple[Tensor, ...], Any]:
         """Model, inputs and their free sizes."""
         queries, photos, classes = (torch.export.Dim(name) for name in ("queries", "photos", "way"))
-        images = torch.randint(0, 256, (_QUERIES, *self.size, 3), dtype=torch.uint8)
-        (_, *shape), way = self.support()["support"].shape, classes
+        images = torch.zeros(_QUERIES, *self.size, 3, dtype=torch.uint8)
+        shape, way = self.row(), classes
         if self.fits:
-            inputs = torch.randn(_CLASSES, shape[-1]), torch.randn(_CLASSES), torch.randn(shape[-1])
+            # A linear model: weight, bias, centre.
+            inputs = torch.zeros(_CLASSES, shape[-1]), torch.zeros(_CLASSES), torch.zeros(shape[-1])
             return self.model, (images, *inputs), ({0: queries}, ({0: way}, {0: way}, {}))
-        photos_in = torch.rand(_PHOTOS, *shape), torch.arange(_PHOTOS) % _CLASSES, torch.arange(_CLASSES)
+        photos_in = torch.zeros(_PHOTOS, *shape), torch.arange(_PHOTOS) % _CLASSES, torch.arange(_CLASSES)
         return self.model, (images, *photos_in), ({0: queries}, ({0: photos}, {0: photos}, {0: way}))
 
     def fit_example(self) -> tuple[nn.Module, tuple[Tensor, ...], Any]:
         """Likewise, of the fit."""
         assert isinstance(self.head, FittedHead)
         photos, way = (torch.export.Dim(name) for name in ("photos", "way"))
-        shape = self.support()["support"].shape[1:]
-        inputs = torch.randn(_PHOTOS, *shape), torch.arange(_PHOTOS) % _CLASSES, torch.arange(_CLASSES)
+        inputs = torch.zeros(_PHOTOS, *self.row()), torch.arange(_PHOTOS) % _CLASSES, torch.arange(_CLASSES)
         return _Fit(self.head).eval(), inputs, ({0: photos}, {0: photos}, {0: way})
 
 
