@@ -45,6 +45,12 @@ def test_rooms_do_not_bring_the_heavy_packages_of_others(room):
     assert loaded.strip() == "[]"
 
 
+def test_the_app_brings_its_packages_only_when_it_is_used():
+    heavy = ("torch", "gradio", "fastapi", "starlette", "uvicorn", "lancedb", "PIL")
+    loaded = python(f"import sys, fieldmark.app, fieldmark.cli.serve; print([m for m in {heavy} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
 def test_functional_needs_torch_alone():
     others = ("torchvision", "timm", "lightning", "sklearn", "scipy", "PIL", "matplotlib", "rich", "yaml", "jaxtyping",
               "beartype", "jsonargparse", "safetensors", "numba", "kornia")  # fmt: skip

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _ABOUT = """Recognise photos by the classes of a gallery, with the reasons, and look after the gallery.
 
 A photo is sent to `/api/predict`; the answer holds a key under which it stays in memory for a while, so that its
-evidence can be had, and it can be added to a class, without sending it again. Classes and photos have numbers that never
-change. Every error is `{"error": "one line"}`."""
+evidence can be had, and it can be added to a class, without sending it again. Classes and photos have numbers that
+never change. Every error is `{"error": "one line"}`."""
 
 _MAX_TOP = 1000
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 STYLE = """
 .gradio-container { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important;
   background: #f6f7f8 }
+body, gradio-app { background: #f6f7f8 !important }
 .gradio-container .html-container { padding: 0 !important }
 .fm-head { display: flex; align-items: baseline; gap: 14px; flex-wrap: wrap; padding: 2px 2px 6px }
 .fm-head b { font-size: 24px; line-height: 1.3; color: #1f2933; overflow-wrap: anywhere }
 .fm-quiet { color: #52606d }
 .fm-sub { font-size: 17px; font-weight: 600; color: #1f2933; padding: 2px }
 .fm-row { align-items: flex-end !important; flex-wrap: wrap }
+.fm-row .form { background: none !important; border: 0 !important; box-shadow: none !important; overflow: visible }
 .fm-row .block { border: 0 !important; padding: 0 !important; background: none !important; box-shadow: none !important;
   overflow: visible !important }
 .fm-row button.lg { min-height: 42px; padding-top: 6px; padding-bottom: 6px; font-size: 15px; font-weight: 500 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _MOST_SHOWN = 240  # photos of a class at a time
-_ASKS = "Drop a photo to see the answer."
+_ASKS = "The answer, how sure it is, and why, come here."
 _CHOOSE = "Choose a class."
 
 
@@ -41,7 +41,7 @@ def add_page(app: "FastAPI", service: Service) -> Any:
     fonts = ["system-ui", "Segoe UI", "Helvetica Neue", "sans-serif"]
     theme = gradio.themes.Default(
         primary_hue="teal", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "monospace"]
-    )
+    ).set(button_primary_background_fill="#0f766e", button_primary_background_fill_hover="#115e59")
     return gradio.mount_gradio_app(
         app, _Page(gradio, service).blocks, path="/", theme=theme, css=look.STYLE, footer_links=[], run_history=False,
         allowed_paths=[], show_error=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
@@ -62,7 +62,7 @@ class _Page:
         with gradio.Blocks(
             fill_width=True, title=f"{service.name} · fieldmark", analytics_enabled=False
         ) as self.blocks:
-            self.head = gradio.HTML()
+            self.head = gradio.HTML(self._heading(), js_on_load=None)
             self.key, self.chosen, self.marked = gradio.State(""), gradio.State(None), gradio.State([])
             with gradio.Tab("What is this?", id="ask"):
                 self._build_asking()
@@ -155,7 +155,7 @@ class _Page:
         sent = event._data if isinstance(event._data, dict) else {}
         if sent.get("error"):
             return {self.told: parts.note(str(sent["error"])[:400], bad=True)}
-        return self._answer(str(sent.get("photo", "")), "")
+        return self._answer(str(sent.get("photo", "")))
 
     def add_to_nearest(self, key: str) -> dict[Any, Any]:
         """The answer is right: the photo becomes one of its class."""
@@ -187,9 +187,13 @@ class _Page:
             return {self.told: parts.note(str(error), bad=True)}
         text = f"Added to {done.photo.class_name!r} as photo {done.photo.id}." if done.new else (
             f"This photo is in {done.photo.class_name!r} already, as photo {done.photo.id}.")  # fmt: skip
-        return self._answer(key, " ".join([text, *done.notes])) | {self.head: self._heading()}
+        # The answer stays as it was: asked again, the photo would only be found to be like itself.
+        return {
+            self.told: parts.note(" ".join([text, *done.notes])), self.head: self._heading(),
+            self.feedback: self.gr.update(visible=False), self.name: "",
+        }  # fmt: skip
 
-    def _answer(self, key: str, said: str) -> dict[Any, Any]:
+    def _answer(self, key: str) -> dict[Any, Any]:
         gr = self.gr
         try:
             held = self.service.held(key)
@@ -208,7 +212,7 @@ class _Page:
             self.feedback: gr.update(visible=self.changes),
             self.yes: gr.update(value=f"Yes, add it to “{found.top[0][0]}”"),
             self.other: gr.update(choices=[(one.name, one.id) for one in classes], value=None),
-            self.name: "", self.told: parts.note(said) if said else "",
+            self.name: "", self.told: "",
         }  # fmt: skip
 
     # Gallery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -9,6 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
 
 from fieldmark.app.uploads import Held, Limits, RefusedError, Shelf, check_upload, decode_upload
 from fieldmark.errors import FieldmarkError
@@ -24,6 +27,7 @@ T = TypeVar("T")
 
 _SHOWN_SIDE = 1024  # pixels of an asked photo when it is shown again
 _ATTEMPTS = 5
+_KEPT_ANSWERS = 3
 _BUSY = re.compile("another process|by other processes")
 
 
@@ -83,6 +87,15 @@ class Service:
         self._classifier: tuple[int, FewShotClassifier] | None = None
 
     # Asking
+
+    def warm(self) -> None:
+        """Make the classifier, and load what the first answer needs; so the first who asks need not wait for it."""
+        blank = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(blank, "png")
+        with contextlib.suppress(FieldmarkError):  # an empty gallery has no answers yet
+            held = Held("", blank.getvalue())
+            self.predict(held)
+            self.explain(held)
 
     def hold(self, data: bytes) -> Held:
         """Keep a photo to ask about.
@@ -297,7 +310,8 @@ class Service:
             if key not in held.answers:
                 found = self._told(lambda: ask(classifier))
                 # Answers of older versions go: they would be about another gallery.
-                held.answers = {old: value for old, value in held.answers.items() if old[0] == version} | {key: found}
+                fresh = [(old, value) for old, value in held.answers.items() if old[0] == version]
+                held.answers = dict([*fresh[-_KEPT_ANSWERS:], (key, found)])
             return held.answers[key]
 
     def _fresh(self) -> tuple[int, FewShotClassifier]:

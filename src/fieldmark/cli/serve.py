@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             options=settings,
         )
+        service.warm()
         port = listening.getsockname()[1]
         made = bool(access.token) and not (options.token or os.environ.get(TOKEN))
         try:
