@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -116,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or bool(os.environ.get("FIELDMARK_DEBUG"))
     arguments = [text for text in arguments if text != "--debug"]
+    # What is wrong with an image is told in a line of our own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, _interrupt)
     try:
