@@ -106,8 +106,9 @@ def test_the_name_of_an_upload_is_never_used(client, photo, tmp_path, name):
     "path",
     ["/api/photos/..%2f..%2fm.safetensors/thumbnail", "/api/photos/1/../../../m.safetensors",
      "/assets/..%2f..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/secret", "/api/asked/..%2f..%2fx/image",
-     "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/upload", "/gradio_api/api/predict", "/gradio_api/call/x",
-     "/gradio_api/component_server", "/monitoring", "/etc/passwd", "//etc/passwd"],
+     "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/upload",
+     "/gradio_api/api/predict", "/gradio_api/call/x", "/gradio_api/component_server", "/monitoring", "/etc/passwd",
+     "//etc/passwd"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_no_path_leads_to_a_file_or_to_what_is_closed(client, method, path):
@@ -120,8 +121,9 @@ def test_no_path_leads_to_a_file_or_to_what_is_closed(client, method, path):
 def test_without_the_token_nothing_is_told(open_client, photo):
     client = open_client(Access(TOKEN, ()))
     for headers in (
-        {}, {"authorization": b"Bearer wrong"}, {"authorization": f"Basic {TOKEN}".encode()}, {"cookie": b"fieldmark=x"},
-        {"authorization": b"Bearer "}, {"authorization": b"Bearer \xe9"}, {"cookie": f"fieldmark={TOKEN}".encode()},
+        {}, {"authorization": b"Bearer wrong"}, {"authorization": f"Basic {TOKEN}".encode()},
+        {"cookie": b"fieldmark=x"}, {"authorization": b"Bearer "}, {"authorization": b"Bearer \xe9"},
+        {"cookie": f"fieldmark={TOKEN}".encode()},
     ):  # fmt: skip
         for path in ("/api/gallery", "/api/photos/1/thumbnail", "/openapi.json", "/", "/api/classes"):
             refused(client.get(path, headers=headers), 401, "token is needed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from fieldmark.app.api import make_app
@@ -21,8 +22,6 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: FastAPI, Gradio, Uvicorn or the reader of forms is not installed.
     """
-    from importlib.util import find_spec
-
     for package, module in (("gradio", "gradio"), ("fastapi", "fastapi"), ("uvicorn", "uvicorn"),
                             ("python-multipart", "python_multipart")):  # fmt: skip
         if find_spec(module) is None:
