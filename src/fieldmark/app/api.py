@@ -38,12 +38,14 @@ def make_app(service: Service, access: Access | None = None, page: bool = True) 
         from fastapi import FastAPI
     except ImportError:
         raise MissingExtraError("fastapi", "app", "the web page and API") from None
+    wrong: dict[str, Any] = {"description": "What is wrong, in one line", "content": {"application/json": {"schema": {
+        "type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}}}}  # fmt: skip
     app = FastAPI(
         title=f"fieldmark: {service.name}", version=__version__, description=_ABOUT, openapi_url="/openapi.json",
         # Their pages load scripts from elsewhere; the description itself is what tools need.
         docs_url=None, redoc_url=None,
-        responses={"4XX": {"description": "What is wrong, in one line", "content": {"application/json": {"schema": {
-            "type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}}}}},
+        # By name as well: FastAPI would put in an answer of its own form, which is never given.
+        responses={"4XX": wrong, 422: wrong},
     )  # fmt: skip
     _add_errors(app)
     _add_asking(app, service)
