@@ -25,7 +25,7 @@ from drawn import picture
 pytest.importorskip("lancedb", reason="the gallery's package is not installed (extra: gallery)")
 
 BATCH = 200
-SECONDS = 20.0  # of processor time for one file; the largest that are read have a hundred million pixels
+SECONDS = 30.0  # of processor time for one file; the largest that are read have a hundred million pixels
 MEGABYTES = 2500  # that a batch may add to the largest memory so far
 _NUMBER = re.compile(r"[\d,.]+")
 

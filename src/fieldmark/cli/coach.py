@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, help="rows a table; default: 10 (the files hold all labels to "
                         "check, copies and classes)")  # fmt: skip
     parser.add_argument(
-        "--sure", type=float, default=0.8,
-        help="name a photo as mislabelled from this probability of the other class on; default: 0.8",
+        "--sure", type=float, default=0.5,
+        help="name a photo as mislabelled from this probability of a wrong label on; default: 0.5",
     )  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write all advice as one table")
     parser.add_argument("--backbone", metavar="MODEL", help="where the gallery's model is now, if it was moved")

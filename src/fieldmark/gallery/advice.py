@@ -22,7 +22,7 @@ class Mislabelled:
     Attributes:
         photo: Which.
         looks_like: The other class.
-        sure: Probability of the other class, of these two: 0.5 to 1.
+        sure: Probability that the label is wrong, if one in twenty is.
         nearest: The photo of the other class that it is most like.
     """
 

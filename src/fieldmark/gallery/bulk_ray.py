@@ -84,7 +84,9 @@ def describe_by_ray(items: Sequence[Item], embedder: Embedder) -> Iterator[Outco
     began = not ray.is_initialized()
     try:
         if began:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="lancedb fork support")  # Ray begins other programs
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield from _rows(ray, items, embedder)
     except FieldmarkError:
         raise
@@ -122,8 +124,7 @@ def _rows(ray: Any, items: Sequence[Item], embedder: Embedder) -> Iterator[Outco
 
 
 def _ray() -> Any:
-    # Workers are like this process: they need no copy of its folder.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    # It would speak of changes to come in an option that is not used here.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

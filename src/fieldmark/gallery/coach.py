@@ -48,8 +48,11 @@ if TYPE_CHECKING:
     from fieldmark.gallery.embedder import Embedder
     from fieldmark.gallery.store import Gallery
 
-SURE = 0.8
-"""Probability of the other class from which on a photo is said to look mislabelled."""
+SURE = 0.5
+"""Probability from which on a photo is said to look mislabelled."""
+
+WRONG = 0.05
+"""Share of wrong labels that is expected beforehand: most photos that look like another class are just hard ones."""
 
 _SCORES_AT_ONCE = 1 << 22
 _TEMPERATURE_FROM = 2000  # photos
@@ -70,7 +73,7 @@ def coach(
     Args:
         gallery: A gallery with photos.
         unlabelled: A folder of photos without labels (or one file), of which some are to be labelled next.
-        sure: Least probability of another class for a photo to be named as mislabelled.
+        sure: Least probability of a wrong label for a photo to be named as mislabelled, 0 to 1.
         top: How many pairs of classes and unlabelled photos to name; of the rest everything is named.
         embedder: From :meth:`Gallery.embedder`; only needed for unlabelled photos, default: made anew.
         progress: Show bars for long work on a terminal.
@@ -78,8 +81,8 @@ def coach(
     Raises:
         FieldmarkError: An empty gallery, no such folder, numbers out of range.
     """
-    if not 0.5 <= sure <= 1:
-        raise FieldmarkError(f"sure is {sure}; expected 0.5 to 1")
+    if not 0 <= sure <= 1:
+        raise FieldmarkError(f"sure is {sure}; expected 0 to 1")
     if top < 1:
         raise FieldmarkError(f"top is {top}; expected at least 1")
     files = None if unlabelled is None else _files(unlabelled)
@@ -199,12 +202,14 @@ class Classes:
 
 
 def _mislabelled(photos: list[Photo], classes: Classes, judged: Judged, sure: float) -> list[Mislabelled]:
-    index = judged.index[(judged.wrong[judged.index] == 1) & (judged.sure[judged.index] >= sure)]
+    # By Bayes' rule, from the probability for labels that say nothing to that for labels that are mostly right.
+    chance = judged.sure * WRONG / (judged.sure * WRONG + (1 - judged.sure) * (1 - WRONG))
+    index = judged.index[(judged.wrong[judged.index] == 1) & (chance[judged.index] >= sure)]
     out = []
-    for number in index[np.argsort(-judged.sure[index], kind="stable")].tolist():
+    for number in index[np.argsort(-chance[index], kind="stable")].tolist():
         label = int(judged.other[number])
         nearest = photos[classes.likest(number, label)]
-        out.append(Mislabelled(photos[number], classes.names[label], float(judged.sure[number]), nearest))
+        out.append(Mislabelled(photos[number], classes.names[label], float(chance[number]), nearest))
     return out
 
 
