@@ -157,7 +157,7 @@ def test_bad_ones_are_skipped_or_counted():
     found = read_pictures(items, 16, on_error="skip")
     assert found.positions.tolist() == [0, 2]
     assert [place for place, _ in found.problems] == [1, 3]
-    with pytest.raises(FieldmarkError, match="image 1 .*and 1 more"):
+    with pytest.raises(FieldmarkError, match=r"image 1 .*and 1 more"):
         read_pictures(items, 16)
 
 
