@@ -66,7 +66,7 @@ def _overview(sheet: Sheet, found: Explanation) -> None:
         _bar(sheet, left, y + 0.13, room, 0.0, chance, colour)
     more = len(found.prediction.top) - 5
     if more > 0:
-        sheet.text(left, _TOP + 0.42 + 5 * 0.4, f"and {more} more classes", 9, QUIET)
+        sheet.text(left, _TOP + 0.42 + 5 * 0.4, f"and {more} more class{'es' if more > 1 else ''}", 9, QUIET)
 
 
 def _column(sheet: Sheet, found: Explanation, one: ClassEvidence, left: float, colour: str, photos: float) -> None:

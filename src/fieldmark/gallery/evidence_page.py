@@ -144,7 +144,7 @@ def _probabilities(found: Explanation) -> str:
             f"<span class='value'>{percent(chance)}</span>"
         )
     more = len(found.prediction.top) - _LISTED
-    rest = f"<p class='quiet small'>and {more} more classes</p>" if more > 0 else ""
+    rest = f"<p class='quiet small'>and {more} more class{'es' if more > 1 else ''}</p>" if more > 0 else ""
     return f"<div><h3>Probability, if it is one of the classes</h3><div class='bars'>{''.join(rows)}</div>{rest}</div>"
 
 
