@@ -19,7 +19,8 @@ from fieldmark import backbones
 from fieldmark.cli import main as cli
 from fieldmark.errors import FieldmarkError, MissingExtraError
 from fieldmark.gallery import BadPhotosError, Embedder, Gallery
-from fieldmark.gallery.bulk import enroll_in_shards
+from fieldmark.gallery.bulk import describe_files, enroll_in_shards
+from fieldmark.gallery.incoming import collect
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawn import class_folders, picture, write
@@ -159,6 +160,34 @@ def test_what_cannot_be_done_is_one_line(tmp_path, photos, capsys, monkeypatch):
     assert not gallery.table.exists
     assert cli.main(["enroll", str(photos), "--gallery", str(tmp_path / "g"), "--shard", "3"]) == 2
     assert "--shard belongs to --engine" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra: ray)")
+def test_a_worker_of_ray_describes_as_this_process_does(photos):
+    """Without a cluster: rows in, rows out, as Ray hands them over."""
+    from fieldmark.gallery.bulk_ray import Describer, described_of
+
+    (photos / "red" / "bad.png").write_text("no image")
+    incoming, _ = collect(photos)
+    items = [(photo.load()[0], photo) for photo in incoming]
+    rows = {
+        "sha": np.array([sha for sha, _ in items], dtype=object),
+        "name": np.array([photo.name for _, photo in items], dtype=object),
+        "path": np.array([photo.path for _, photo in items], dtype=object),
+    }
+    found = Describer(pixels())(rows)
+    read = [described_of({key: values[i] for key, values in found.items()}) for i in range(len(items))]
+    expected = describe_files(items, pixels())
+    assert [sha for sha, _ in read] == [sha for sha, _ in expected]
+    for (_, mine), (_, theirs) in zip(read, expected, strict=True):
+        if isinstance(theirs, str):
+            assert mine == theirs
+            continue
+        assert (mine.thumbnail, mine.width, mine.height) == (theirs.thumbnail, theirs.width, theirs.height)
+        for kind in ("pooled", "local"):
+            np.testing.assert_array_equal(mine.sets[kind], theirs.sets[kind])
+    assert sum(isinstance(one, str) for _, one in read) == 1
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,16 +111,19 @@ def _rows(ray: Any, items: Sequence[Item], embedder: Embedder) -> Iterator[Outco
         Describer, fn_constructor_args=(ray.put(embedder),), batch_size=AT_ONCE, num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
     )  # fmt: skip
-    for row in data.iter_rows():
-        if row["problem"]:
-            yield row["sha"], str(row["problem"])
-            continue
-        width, height, *shapes = map(int, row["facts"].split())
-        sets = {
-            kind: np.frombuffer(row[kind], type_).reshape(shapes[2 * i], shapes[2 * i + 1])
-            for i, (kind, type_) in enumerate(_KINDS.items())
-        }
-        yield row["sha"], Described(bytes(row["thumbnail"]), width, height, sets)
+    yield from map(described_of, data.iter_rows())
+
+
+def described_of(row: Mapping[str, Any]) -> Outcome:
+    """What a worker's row says."""
+    if row["problem"]:
+        return str(row["sha"]), str(row["problem"])
+    width, height, *shapes = map(int, row["facts"].split())
+    sets = {
+        kind: np.frombuffer(row[kind], type_).reshape(shapes[2 * i], shapes[2 * i + 1])
+        for i, (kind, type_) in enumerate(_KINDS.items())
+    }
+    return str(row["sha"]), Described(bytes(row["thumbnail"]), width, height, sets)
 
 
 def _ray() -> Any:
