@@ -125,13 +125,13 @@ def test_boxes_on_the_key_points_have_small_distances(birds, monkeypatch):
 
 
 def test_the_command_prints_a_row_for_each_kind_of_box(birds, tmp_path, monkeypatch, capsys):
-    encoder = Encoder(backbones.create("conv4")).eval()
+    encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3).eval()
     for kind in ("nts", "ssanet"):
         torch.manual_seed(0)
         made = classifiers.create(kind, parts=2, proposals=2)
         made.setup(encoder.channels, 2)
         encoder.classifier = keep(made, ["a", "b"])
-        save_model(encoder, tmp_path / f"{kind}.safetensors", {})
+        save_model(tmp_path / f"{kind}.safetensors", encoder)
     monkeypatch.setattr("fieldmark.evaluation.point_distance.load", lambda _, root, split, **how: _store(root, **how))
     command = ["eval", str(tmp_path / "ssanet.safetensors"), "--task", "point_distance", "--root", str(birds)]
     command += ["--size", "64", "--fit", "squash", "--baseline", str(tmp_path / "nts.safetensors")]
