@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 from fieldmark.data import images
-from fieldmark.data.images import decode_image, fit_image
+from fieldmark.data.images import decode_image, fit_image, known_formats
 from fieldmark.errors import FieldmarkError
 
 
@@ -172,3 +172,13 @@ def test_unknown_fit_suggests_the_nearest():
 
 def test_result_can_go_to_torch():
     assert torch.from_numpy(fit_image(photo(), 8).copy()).shape == (8, 8, 3)
+
+
+def test_what_would_start_another_program_is_not_opened(monkeypatch):
+    """Pillow hands EPS to Ghostscript."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "eps")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started another program"))
+    with pytest.raises(FieldmarkError, match=r"drawing\.eps is not an image that can be read"):
+        decode_image(buffer.getvalue(), "drawing.eps")
+    assert {"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"} <= set(known_formats())

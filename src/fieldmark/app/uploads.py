@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import secrets
 import threading
@@ -12,11 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from fieldmark.data.images import MAX_PIXELS, decode_image
+from fieldmark.data.images import MAX_PIXELS, decode_image, known_formats
 from fieldmark.errors import FieldmarkError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""What is decoded. Pillow knows more, among them EPS, for which it would start Ghostscript."""
 
 _HELD_PHOTOS = 64
 _HELD_BYTES = 256 * 2**20
@@ -82,7 +78,7 @@ def check_upload(data: bytes, limits: Limits, name: str = "the photo") -> None:
     if not data:
         raise RefusedError(422, f"{name} is empty (0 bytes); expected an image file")
     try:
-        with Image.open(io.BytesIO(data), formats=_readable()) as image:
+        with Image.open(io.BytesIO(data), formats=known_formats()) as image:
             width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RefusedError(413, f"{name} has far too many pixels; at most {limits.pixels:,} are taken") from None
@@ -110,12 +106,6 @@ def decode_upload(data: bytes, limits: Limits, name: str = "the photo") -> Image
         raise RefusedError(422, str(error)) from None
     except MemoryError:
         raise RefusedError(413, f"{name} does not fit into memory; scale it down") from None
-
-
-@functools.cache
-def _readable() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow may be built without some
 
 
 @dataclass

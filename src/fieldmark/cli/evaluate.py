@@ -5,7 +5,8 @@ has any). Several heads (--head a,b) and several models (--baseline) are scored 
 --task retrieval every image of the split looks for the others of its class; with --task top1 it is named by the model's
 own classifier, or by a head that is fitted on the whole training split; --task robustness does so with the images
 rotated and reduced as well; --task own-photos enrolls a few images of every class, and measures the confidence of the
-answers and the rejection of classes that were left out too.
+answers and the rejection of classes that were left out too; --task point-distance says how far a model's parts are from
+key points (CUB).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark.cli import own_photos, retrieval, top1
+from fieldmark.cli import own_photos, point_distance, retrieval, top1
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.cli.tasks import check_task, note_given
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     note_given(parser)
     parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
     parser.add_argument(
-        "--task", default="few-shot", help="few-shot (the default), retrieval, top1, robustness or own-photos"
+        "--task",
+        default="few-shot",
+        help="few-shot (the default), retrieval, top1, robustness, own-photos or point-distance",
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
@@ -103,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
     check_task(options)
     if options.task != "few-shot":
-        return {"retrieval": retrieval, "own-photos": own_photos}.get(options.task, top1).run(options)
+        other: Any = {"retrieval": retrieval, "own-photos": own_photos, "point-distance": point_distance}
+        return other.get(options.task, top1).run(options)
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None

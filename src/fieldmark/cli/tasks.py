@@ -20,6 +20,7 @@ ONLY = {
         "--shot", "--queries", "--draws", "--leave-out", "--keep", "--head", "--head-option", "--support-split",
         "--allow-leakage",
     ),
+    "point-distance": (),
 }  # fmt: skip
 """Of each task the options that not all tasks take."""
 

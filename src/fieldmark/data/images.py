@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import warnings
 from typing import Literal, get_args
@@ -14,6 +15,9 @@ from fieldmark.errors import FieldmarkError, unknown_name
 
 MAX_PIXELS = 100_000_000
 """Images with more pixels are refused before they are decoded."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX")
+"""What is decoded, where Pillow has it. It knows more; for EPS, among them, it would start another program."""
 
 Fit = Literal["squash", "crop", "pad"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -45,7 +49,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     if not data:
         raise FieldmarkError(f"{name} is empty (0 bytes); expected an image file")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=known_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise FieldmarkError(f"{name} is too large ({error}); at most {MAX_PIXELS:,} pixels are read") from None
     except Exception as error:
@@ -80,6 +84,13 @@ def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return _to_rgb(_upright(image))
     except Exception as error:
         raise FieldmarkError(f"{name} is truncated or corrupt ({_reason(error)})") from None
+
+
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that Pillow, as it is installed with its plugins, can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def fit_image(
