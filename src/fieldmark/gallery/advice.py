@@ -219,7 +219,7 @@ class Advice:
     def rows(self) -> list[tuple[Any, ...]]:
         """All advice under :data:`COLUMNS`."""
         kinds = (self.mislabelled, self.duplicates, self.needs, self.confusions, self.to_label)
-        return [one.row() for kind in kinds for one in kind]  # type: ignore[attr-defined]
+        return [one.row() for kind in kinds for one in kind]
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write :meth:`to_dict`."""
