@@ -133,7 +133,7 @@ def test_the_command_prints_a_row_for_each_kind_of_box(birds, tmp_path, monkeypa
         encoder.classifier = keep(made, ["a", "b"])
         save_model(tmp_path / f"{kind}.safetensors", encoder)
     monkeypatch.setattr("fieldmark.evaluation.point_distance.load", lambda _, root, split, **how: _store(root, **how))
-    command = ["eval", str(tmp_path / "ssanet.safetensors"), "--task", "point_distance", "--root", str(birds)]
+    command = ["eval", str(tmp_path / "ssanet.safetensors"), "--task", "point-distance", "--root", str(birds)]
     command += ["--size", "64", "--fit", "squash", "--baseline", str(tmp_path / "nts.safetensors")]
     assert main(command) == 0
     assert [text in capsys.readouterr().out for text in ("proposed",)] == [True]

@@ -1,4 +1,4 @@
-"""The point_distance task of `fieldmark eval`: how far a model's parts are from key points (SSANET, Fig. 4)."""
+"""The point-distance task of `fieldmark eval`: how far a model's parts are from key points (SSANET, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.data not in ("folder", "cub") or options.root is None:  # folder: not given
         raise FieldmarkError(
-            "--task point_distance needs key points, which CUB-200-2011 has; give --root CUB_200_2011 (and --data cub "
+            "--task point-distance needs key points, which CUB-200-2011 has; give --root CUB_200_2011 (and --data cub "
             "or none)"
         )
     device, found = choose_device(options.device), {}
