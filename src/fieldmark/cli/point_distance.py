@@ -43,7 +43,7 @@ def _print(found: dict[str, Any]) -> None:
     for path, one in found.items():
         for what, distances in (("proposed", one.proposed), ("aligned", one.aligned)):
             if distances is not None:
-                mean = sum(distances) / len(distances)
+                mean = one.to_dict()["mean"][what]
                 lines.append((path, what, *(f"{value:.2f}" for value in distances), f"{mean:.2f}"))
     first = next(iter(found.values()))
     parts = [f"part {number}" for number in range(1, max(len(line) for line in lines) - 2)]
