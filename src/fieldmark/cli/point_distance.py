@@ -1,4 +1,4 @@
-"""The point_distance task of `fieldmark eval`: how far a model's parts are from key points (SSANET, Fig. 4)."""
+"""The point-distance task of `fieldmark eval`: how far a model's parts are from key points (SSANET, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.data not in ("folder", "cub") or options.root is None:  # folder: not given
         raise FieldmarkError(
-            "--task point_distance needs key points, which CUB-200-2011 has; give --root CUB_200_2011 (and --data cub "
+            "--task point-distance needs key points, which CUB-200-2011 has; give --root CUB_200_2011 (and --data cub "
             "or none)"
         )
     device, found = choose_device(options.device), {}
@@ -43,7 +43,7 @@ def _print(found: dict[str, Any]) -> None:
     for path, one in found.items():
         for what, distances in (("proposed", one.proposed), ("aligned", one.aligned)):
             if distances is not None:
-                mean = sum(distances) / len(distances)
+                mean = one.to_dict()["mean"][what]
                 lines.append((path, what, *(f"{value:.2f}" for value in distances), f"{mean:.2f}"))
     first = next(iter(found.values()))
     parts = [f"part {number}" for number in range(1, max(len(line) for line in lines) - 2)]
