@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fieldmark.cli import main as cli
 
@@ -97,7 +98,6 @@ def test_predict_says_none_of_these(gallery, tmp_path, capsys):
 
 
 def test_predict_writes_a_page_of_reasons_for_each_image(gallery, tmp_path, capsys):
-    pytest.importorskip("fieldmark.gallery.evidence", reason="evidence is not there yet")
     asked = [write(tmp_path / "asked", name, 50) for name in ("red", "green")]
     status, report = as_json(
         capsys, "predict", *asked, "--gallery", gallery, "--head", "emd", "--explain", tmp_path / "why"
@@ -106,6 +106,11 @@ def test_predict_writes_a_page_of_reasons_for_each_image(gallery, tmp_path, caps
     pages = [Path(one["explanation"]) for one in report["predictions"]]
     assert [page.name for page in pages] == ["50.html", "50-2.html"]
     assert all("<html" in page.read_text().lower() for page in pages)
+    assert "0.png" in pages[0].read_text()  # enrolled photos go by the names of their files
+    with Image.open(pages[1].with_suffix(".png")) as picture:
+        assert picture.width > 300
+    numbers = json.loads(pages[0].with_suffix(".json").read_text())
+    assert numbers["prediction"]["score"] == pytest.approx(report["predictions"][0]["score"], abs=1e-4)
     (tmp_path / "file").write_text("")
     status, _, err = run(capsys, "predict", asked[0], "--gallery", gallery, "--explain", tmp_path / "file")
     assert status == 2

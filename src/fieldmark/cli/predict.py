@@ -7,6 +7,7 @@ that was found in the same way.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head; may be repeated"
     )
-    parser.add_argument("--explain", metavar="DIR", help="write a page for each image: what matched what, in numbers")
+    parser.add_argument("--explain", metavar="DIR", help="the reasons for each image: page, picture, JSON")
     parser.add_argument("--always", action="store_true", help="always name a class, never answer none of these")
     parser.add_argument("--backbone", metavar="MODEL", help="where the gallery's model is now, if it was moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
@@ -77,7 +78,9 @@ def run(options: argparse.Namespace) -> int:
     if not emit_json(options.json, report) and found:
         _print(pictures.names, found, classifier)
         if pages:
-            print(f"{len(pages)} pages of reasons in {options.explain}")
+            print(
+                f"the reasons are in {options.explain}: for each image a page (.html), a picture (.png), numbers (.json)"
+            )
     return 1 if pictures.problems else 0
 
 
@@ -101,7 +104,8 @@ def _print(names: Sequence[str], found: Sequence[Prediction], classifier: FewSho
 
 
 def _explain(classifier: FewShotClassifier, names: Sequence[str], folder: str) -> dict[str, str]:
-    """A page for each image; returns where it is."""
+    """A page, a picture and the numbers for each image; returns where the pages are."""
+    from fieldmark.explain import save_picture
     from fieldmark.files import write_beside
     from fieldmark.progress import track
 
@@ -111,13 +115,17 @@ def _explain(classifier: FewShotClassifier, names: Sequence[str], folder: str) -
     taken: set[str] = set()
     for name in track(names, "explaining"):
         stem = re.sub(r"[^\w.-]", "_", Path(name).stem)[:100] or "image"
-        page, number = f"{stem}.html", 1
-        while page.casefold() in taken:
+        free, number = stem, 1
+        while free.casefold() in taken:
             number += 1
-            page = f"{stem}-{number}.html"
-        taken.add(page.casefold())
-        text = classifier.explain(name).to_html()
-        pages[name] = str(write_beside(Path(folder) / page, lambda file, text=text: file.write(text.encode())))  # type: ignore[misc]
+            free = f"{stem}-{number}"
+        taken.add(free.casefold())
+        found, target = classifier.explain(name), Path(folder) / free
+        numbers = json.dumps(found.to_dict(), indent=1).encode()
+        write_beside(f"{target}.json", lambda file, numbers=numbers: file.write(numbers))  # type: ignore[misc]
+        save_picture(found.figure(), f"{target}.png")
+        found.to_html(f"{target}.html")
+        pages[name] = f"{target}.html"
     return pages
 
 

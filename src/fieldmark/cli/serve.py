@@ -16,7 +16,7 @@ from fieldmark.cli.output import add_json_option, emit_json
 if TYPE_CHECKING:
     from fieldmark.app import Access
 
-EXAMPLE = "fieldmark serve --gallery birds --port 8000"
+EXAMPLE = "fieldmark serve --gallery birds --port 7860"
 TOKEN = "FIELDMARK_TOKEN"
 
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine only"
     )
-    parser.add_argument("--port", type=int, default=8000, help="port, 0 for any that is free; default: 8000")
+    parser.add_argument("--port", type=int, default=7860, help="port, 0 for any that is free; default: 7860")
     parser.add_argument("--read-only", action="store_true", help="refuse changes of the gallery")
     parser.add_argument(
         "--token", default="", metavar="TEXT",

@@ -432,8 +432,11 @@ class Gallery:
             raise FieldmarkError(f"gallery {self.uri} holds no photo; enroll some first")
         embedder = embedder or self.embedder()
         self.check(embedder)
-        thumbnails = self.thumbnails(ids.tolist()) if evidence else {}
-        photos = [thumbnails.get(id_) for id_ in ids.tolist()] if evidence else None
+        photos = None
+        if evidence:
+            thumbnails, known = self.thumbnails(ids.tolist()), self.photos(ids=ids.tolist())
+            photos = [thumbnails.get(id_) for id_ in ids.tolist()]
+            options.setdefault("names", [Path(one.path).name or f"photo {one.id}" for one in known])
         return FewShotClassifier.from_descriptors(embedder, sets, labels.astype(str), photos, **options)
 
     def chosen(self, embedder: Embedder | None, model: str | None) -> tuple[Embedder, str]:
