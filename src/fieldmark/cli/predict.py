@@ -78,9 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if not emit_json(options.json, report) and found:
         _print(pictures.names, found, classifier)
         if pages:
-            print(
-                f"the reasons are in {options.explain}: for each image a page (.html), a picture (.png), numbers (.json)"
-            )
+            print(f"reasons are in {options.explain}: for each image a page (.html), a picture (.png), numbers (.json)")
     return 1 if pictures.problems else 0
 
 
