@@ -145,6 +145,8 @@ def test_the_command_prints_a_row_for_each_kind_of_box(birds, tmp_path, monkeypa
     assert second["aligned"] is None
     assert main([*command, "--shot", "1"]) == 2
     assert "--shot is an option of --task few-shot" in capsys.readouterr().err
+    assert main([*command, "--worst", "3"]) == 2
+    assert "--worst is an option of --task few-shot" in capsys.readouterr().err
     assert main([*command[:4]]) == 2
     assert "key points" in capsys.readouterr().err
 

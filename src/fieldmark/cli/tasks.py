@@ -8,17 +8,21 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError, unknown_name
 
+_REPORT = ("--name", "--published", "--against", "--seed", "--descriptors", "--descriptor-option")
 ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
         "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage", "--interval",
+        "--worst", *_REPORT,
     ),
-    "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage", "--interval"),
-    "top1": ("--head", "--head-option", "--support-split", "--interval"),
-    "robustness": ("--head", "--head-option", "--support-split", "--change", "--ratio", "--interval"),
+    "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage", "--interval", "--worst", *_REPORT),
+    "top1": ("--head", "--head-option", "--support-split", "--interval", "--worst", *_REPORT),
+    "robustness": (
+        "--head", "--head-option", "--support-split", "--change", "--ratio", "--interval", "--worst", *_REPORT,
+    ),
     "own-photos": (
         "--shot", "--queries", "--draws", "--leave-out", "--keep", "--head", "--head-option", "--support-split",
-        "--allow-leakage",
+        "--allow-leakage", *_REPORT,
     ),
     "point-distance": (),
 }  # fmt: skip
