@@ -96,9 +96,15 @@ def test_robustness_of_any_model_in_one_table_and_on_the_results_page(model, pho
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--task", "top1", "--shot", "1"), "--shot is an option of --task few-shot; leave it out for --task top1"),
+        (
+            ("--task", "top1", "--shot", "1"),
+            "--shot is an option of --task few-shot and own-photos; leave it out for --task top1",
+        ),
         (("--task", "top1", "--ratio", "0.5"), "--ratio is an option of --task robustness"),
-        (("--task", "retrieval", "--head", "emd"), "--head is an option of --task few-shot, top1 and robustness"),
+        (
+            ("--task", "retrieval", "--head", "emd"),
+            "--head is an option of --task few-shot, top1, robustness and own-photos",
+        ),
         (("--task", "top1", "--baseline", "pixels"), "pixels has no classifier of its own; fit a head"),
         (("--task", "top1", "--head", "logistc"), "did you mean 'logistic'"),
         (("--task", "top1", "--support-split", "train"), "--support-split is what a head is fitted on"),
