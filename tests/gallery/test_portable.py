@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -27,14 +26,6 @@ from fieldmark.gallery.portable_loops import fit_logistic, sinkhorn_value
 
 SIDE, WAY = 48, 3
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "export.md"
-
-
-@pytest.fixture(autouse=True)
-def _unchecked():
-    """The checks of shapes would fix the free sizes of a graph that is being traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def encoder(name: str = "conv4", **options) -> Encoder:
@@ -170,7 +161,7 @@ def test_classes_are_added_by_its_own_descriptors(tmp_path):
     classifier = fitted("prototype", head_options={"metric": "cosine"})
     done = export_classifier(classifier, tmp_path / "model.pt2")
     run, gallery = load(done.model), gallery_of(done.gallery)
-    new, asked = pictures(2, 5)[:, ::-1], pictures(4, 6)
+    new, asked = np.ascontiguousarray(pictures(2, 5)[:, ::-1]), pictures(4, 6)
     _, described = run(new, gallery["support"], gallery["labels"], gallery["classes"])
     support = np.concatenate([gallery["support"], described])
     # Any whole number will do for a class.

@@ -71,7 +71,7 @@ def check_upload(data: bytes, limits: Limits, name: str = "the photo") -> None:
     Example:
         >>> check_upload(b"#!/bin/sh", Limits())
         Traceback (most recent call last):
-        fieldmark.app.uploads.RefusedError: the photo is no image of a format that is taken (JPEG, PNG, WEBP ...)
+        fieldmark.app.uploads.RefusedError: the photo is no image of a format that is taken (JPEG, PNG, WEBP, ...)
     """
     if len(data) > limits.bytes:
         raise RefusedError(413, f"{name} has {len(data):,} bytes; at most {limits.bytes:,} are taken: make it smaller")

@@ -85,9 +85,9 @@ class Whitened(Head):
 
         Example:
             >>> Whitened(centre=0.25).place_weights(9).view(3, 3).float()
-            tensor([[0.0449, 0.1221, 0.0449],
-                    [0.1221, 0.3319, 0.1221],
-                    [0.0449, 0.1221, 0.0449]])
+            tensor([[0.0509, 0.1238, 0.0509],
+                    [0.1238, 0.3012, 0.1238],
+                    [0.0509, 0.1238, 0.0509]])
         """
         side = isqrt(places)
         if self.centre is None or side * side != places:
