@@ -54,9 +54,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Enroll."""
+    start = time.perf_counter()
+    if not os.path.exists(os.path.expanduser(options.folder)):  # said before anything is loaded
+        raise FieldmarkError(f"no folder, zip or list file at {options.folder}; expected a folder of class folders")
+
     from fieldmark.gallery import BadPhotosError, Gallery
 
-    start = time.perf_counter()
     for name in ("shard", "bad_list"):
         if options.engine is None and getattr(options, name) is not None:
             raise FieldmarkError(f"--{name.replace('_', '-')} belongs to --engine; give that as well: --engine local")

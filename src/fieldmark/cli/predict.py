@@ -44,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict; status 1 if an image could not be read (the others are predicted)."""
-    from fieldmark.gallery import Gallery
-
     if options.top < 1:
         raise FieldmarkError(f"--top is {options.top}; expected at least 1")
     images = _expand(options.images)
+
+    from fieldmark.gallery import Gallery  # takes seconds
+
     gallery = Gallery.open(options.gallery)
     embedder = gallery.embedder(options.device, options.backbone)
     head = {"head": options.head} if options.head else {}
