@@ -82,7 +82,7 @@ def test_a_photo_is_answered_explained_and_becomes_a_class(page, address, photo)
     page.wait_for_selector("#told .fm-note")
     assert f"Added to {ODD!r} as photo" in page.inner_text("#told")
     page.get_by_role("tab", name="Gallery").click()
-    page.wait_for_selector("#classes button")
+    page.wait_for_function("document.querySelectorAll('#classes button').length === 4")
     shown = [text.split("\n")[0] for text in page.locator("#classes button").all_inner_texts()]
     assert sorted(shown) == sorted(["red", "green", "blue", ODD])
     page.locator("#classes button").filter(has_text="grey").click()

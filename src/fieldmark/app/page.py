@@ -134,7 +134,7 @@ class _Page:
                 self.sure, self.new_name, self.target]  # fmt: skip
         here = [self.chosen, self.filter]
         self.blocks.load(self.list_classes, here, listed, **hidden)
-        self.gallery_tab.select(self.show_class, here, view, **hidden)
+        self.gallery_tab.select(self.open_gallery, here, view, **hidden)
         self.filter.change(self.list_classes, here, listed, **hidden)
         self.classes.select(self.choose_class, self.filter, view, **hidden)
         self.photos.select(
@@ -221,6 +221,10 @@ class _Page:
         """The classes whose names hold what is typed."""
         classes = [one for one in self.service.classes() if (find or "").casefold().strip() in one.name.casefold()]
         return {self.head: self._heading(), self.classes: parts.class_list(classes, self.service.covers(), chosen)}
+
+    def open_gallery(self, chosen: Any, find: str) -> dict[Any, Any]:
+        """The gallery comes into view; while nothing is chosen, a class that is clicked meanwhile stays chosen."""
+        return self.list_classes(None, find) if chosen is None else self.show_class(chosen, find)
 
     def choose_class(self, find: str, event: Any) -> dict[Any, Any]:
         """A class was clicked."""

@@ -76,3 +76,5 @@ def serve(service: Service, access: Access, listening: socket.socket, ready: Cal
         server_header=False, h11_max_incomplete_event_size=65_536, ws="none",
     )  # fmt: skip
     Server(config).run(sockets=[listening])
+    # Uvicorn raises only where the signal was not ignored when the program was started (`serve &` in a script).
+    raise KeyboardInterrupt
