@@ -8,6 +8,7 @@ from fieldmark.evaluation import load_record
 from fieldmark.evaluation.results import accuracies, compare_rows
 from fieldmark.evaluation.table import results_page
 from fieldmark.files import read_json
+from fieldmark.reproduce.page import papers_section
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FILES = sorted(RESULTS.glob("*.json"))
@@ -58,7 +59,7 @@ def test_trained_models_beat_their_untrained_backbone(path):
 
 
 def test_the_page_is_what_the_files_say():
-    assert (RESULTS / "README.md").read_text() == results_page(RESULTS), "run: make results"
+    assert (RESULTS / "README.md").read_text() == results_page(RESULTS, papers_section(RESULTS)), "run: make results"
 
 
 def test_benchmarks_say_where_they_come_from():

@@ -21,7 +21,9 @@ OWN = {
     "apinet": {"1": 2, "2": 7, "3": 4, "4": 9, "5": 9, "6": 4, "7": 3, "8": 3, "9": 3, "10": 3},  # 6: and TripletNet
     "deepemd": {"1": 7, "2": 18, "3": 16, "4": 9, "5": 6, "6": 16, "7a": 3, "7b": 3, "7c": 3, "8": 24},
     "lssa": {"1": 2, "2": 2, "3": 6, "4": 4, "5": 6, "6": 2},
-    "scl": {"1": 8, "2": 4, "3": 4, "4": 4, "5": 3, "6": 2, "7": 2, "8": 2, "9": 2, "10": 6, "B.1": 12, "B.2": 8, "B.3": 4},
+    "scl": {
+        "1": 8, "2": 4, "3": 4, "4": 4, "5": 3, "6": 2, "7": 2, "8": 2, "9": 2, "10": 6, "B.1": 12, "B.2": 8, "B.3": 4,
+    },
     "ssanet": {"1": 3, "2": 3, "3": 6, "4": 3, "5": 5, "6": 2, "7": 1, "8": 1},
 }  # fmt: skip
 QUOTED = {
@@ -70,7 +72,9 @@ def test_rows_are_whole(paper):
 
 
 @pytest.mark.parametrize(("recipe", "options"), [
-    pytest.param(recipe, options, marks=[pytest.mark.slow] if recipe.startswith(LARGE) else [], id=f"{recipe} {options}"[:90])
+    pytest.param(
+        recipe, options, marks=[pytest.mark.slow] if recipe.startswith(LARGE) else [], id=f"{recipe} {options}"[:90]
+    )
     for recipe, options in TRAININGS
 ])  # fmt: skip
 def test_recipe_takes_the_options(recipe, options):

@@ -22,13 +22,17 @@ difference on the same episodes, with its own interval; `difference` is ours min
 """
 
 
-def results_page(folder: str | Path) -> str:
+def results_page(folder: str | Path, papers: str = "") -> str:
     """The page for all results files of a folder (without its subfolders).
+
+    Args:
+        folder: The results files.
+        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section`.
 
     Raises:
         FieldmarkError: If a file lacks a required field.
     """
-    parts = [_HEAD]
+    parts = [_HEAD, papers] if papers else [_HEAD]
     for path in sorted(Path(folder).glob("*.json")):
         parts.append(_section(load_record(path), path.name))
     return "\n".join(parts)
@@ -190,8 +194,11 @@ _KINDS = {
 
 def main() -> int:
     """Write ``README.md`` into the folder given as argument (default: results)."""
+    from fieldmark.reproduce.page import papers_section  # a later room: this is the command, not the module
+
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-    write_beside(folder / "README.md", lambda file: file.write(results_page(folder).encode()))
+    page = results_page(folder, papers_section(folder))
+    write_beside(folder / "README.md", lambda file: file.write(page.encode()))
     return 0
 
 
