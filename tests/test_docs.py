@@ -123,7 +123,8 @@ def test_every_head_has_its_page(name):
 
 
 @pytest.mark.parametrize(
-    "package", ["functional", "heads", "backbones", "descriptors", "alignment", "methods", "explain", "evaluation"]
+    "package",
+    ["functional", "heads", "backbones", "descriptors", "alignment", "methods", "explain", "evaluation", "reproduce"],
 )
 def test_every_module_is_on_the_api_page(package):
     page = (ROOT / "docs" / "api" / f"{package}.md").read_text(encoding="utf-8").splitlines()

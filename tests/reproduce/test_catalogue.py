@@ -8,11 +8,12 @@ import re
 import pytest
 import yaml
 
-from fieldmark import descriptors, heads
+from fieldmark import descriptors, heads, methods
 from fieldmark.data import DATASETS
 from fieldmark.errors import FieldmarkError
 from fieldmark.reproduce import find, load_papers
 from fieldmark.reproduce.catalogue import PAPERS, read_paper
+from fieldmark.reproduce.plan import plan_of
 from fieldmark.training import load_recipe
 from fieldmark.training.recipe import find_recipe
 
@@ -83,6 +84,14 @@ def test_recipe_takes_the_options(recipe, options):
     if "distillation" in options:
         wanted |= teachers
     load_recipe(recipe, wanted)
+
+
+def test_keys_and_objectives_of_the_large_ones_exist():
+    """As far as it can be seen without building their architectures."""
+    for row, cell in CELLS:
+        if cell.recipe.startswith(LARGE):
+            for stage in plan_of(row, cell).training.recipe.stages:
+                methods.create(stage.objective.name, **stage.objective.options)
 
 
 @pytest.mark.parametrize("spec", sorted({json.dumps(cell.evaluation, sort_keys=True) for _, cell in CELLS}))

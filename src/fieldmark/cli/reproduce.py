@@ -1,9 +1,10 @@
 """The papers' tables, row by row: the published number beside ours, what a row needs, and running it.
 
-ADDRESS is PAPER, PAPER/TABLE or PAPER/TABLE/ROW; without it all papers are listed. Nothing is trained without --run: most
-rows take hours or days on a GPU. With it, every row of the address whose data is here is trained and tested by the
-paper's protocol, and written to results/PAPER/TABLE-ROW.json; interrupted, the same command goes on. Data is looked for
-in the folders that the environment's FIELDMARK_DATA names (default: data), by name, unless --root says where it is.
+ADDRESS is PAPER, PAPER/TABLE or PAPER/TABLE/ROW; without it all papers are listed. Nothing is trained without --run:
+most rows take hours or days on a GPU. With it, every row of the address whose data is here is trained, tested by the
+paper's protocol, and written to results/PAPER/TABLE-ROW.json; interrupted, the same command goes on. Data is looked
+for in the folders that the environment's FIELDMARK_DATA names (default: data), by name, unless --root says where it
+is.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _overview(options: argparse.Namespace, places: Any) -> int:
                 "table": f"{paper.name}/{table.id}",
                 "caption": table.caption,
                 "rows": len(states),
-                **{name: sum(state["state"] in which for state in states) for name, which in _COUNTED.items()},
+                **{name: sum(name in state["state"].split(", ") for state in states) for name in _COUNTED},
                 "data_missing": list(dict.fromkeys(name for state in states for name in state["data_missing"])),
             }
             values.append(one)
@@ -160,14 +161,13 @@ def _overview(options: argparse.Namespace, places: Any) -> int:
     return 0
 
 
-_COUNTED = {"quoted": ("quoted",), "done": ("done",), "runnable": ("runnable", "done, runnable")}
-_COUNTED["done"] = ("done", "done, runnable")
+_COUNTED = ("quoted", "done", "runnable")
 
 
 def _state(row: Any, places: Any, results: str) -> dict[str, Any]:
     """What is to be said of a row: whether it is quoted, done, can be run, and what is missing."""
     from fieldmark.reproduce.plan import plan_of
-    from fieldmark.reproduce.state import measured, missing_data
+    from fieldmark.reproduce.state import measured, missing_data, outdated
 
     if row.quoted or row.missing:
         return {"state": "quoted" if row.quoted else "cannot be run", "data_missing": [], "plans": {}, "found": {}}
@@ -178,6 +178,8 @@ def _state(row: Any, places: Any, results: str) -> dict[str, Any]:
     here = any(not set(plan.data) & set(missing) for plan in plans.values())
     words = [word for word, holds in (("done", bool(found)), ("runnable", here)) if holds]
     state = ", ".join(words) or "data missing"
+    if outdated(row, found):
+        state += ", of an older recipe"
     return {"state": state, "data_missing": missing, "plans": plans, "found": found}
 
 

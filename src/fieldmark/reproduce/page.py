@@ -11,16 +11,16 @@ from fieldmark.evaluation.results import load_record
 from fieldmark.reproduce.catalogue import Paper, Row, Table, load_papers
 from fieldmark.reproduce.numbers import cost_text, difference_text, ours_text, published_text, seeds_text
 from fieldmark.reproduce.plan import plan_of
-from fieldmark.reproduce.state import Measured, machine_of, measured, names_of, taken
+from fieldmark.reproduce.state import Measured, machine_of, measured, names_of, outdated, taken
 
 _HEAD = """## The five papers, row by row
 
-Every row that the authors measured themselves; rows that they copied from others are left out. `ours` is empty where a row
-was never run. The interval is that over episodes (images, queries); with several seeds that over seeds stands beside it.
-`data missing` names data sets of which no result in this folder has images. What a row would cost and how it is run:
-`fieldmark reproduce PAPER/TABLE/ROW`.
+Every row that the authors measured themselves; rows that they copied from others are left out. `ours` is empty where
+a row was never run. The interval is that over episodes (images, queries); with several seeds that over seeds stands
+beside it. `data missing` names data sets of which no result in this folder has images. What a row would cost and how it
+is run: `fieldmark reproduce PAPER/TABLE/ROW`.
 """
-_COLUMNS = ("row", "paper", "ours", "difference", "seeds", "cost", "commit", "why not")
+_COLUMNS = ("row", "paper", "ours", "difference", "seeds", "cost", "commit", "state")
 
 
 def papers_section(folder: str | Path, papers: Path | None = None) -> str:
@@ -90,7 +90,7 @@ def _row(row: Row, table: Table, folder: Path, at_hand: set[str], papers: Path |
         _same([seeds_text(one) for _, _, one in columns]),
         _same([cost_text(one) for _, _, one in columns]),
         _same([_sources(one) for _, _, one in columns]),
-        row.missing or _needs(row, at_hand, papers),
+        row.missing or ("an older recipe" if outdated(row, found, papers) else _needs(row, at_hand, papers)),
     )
 
 

@@ -139,7 +139,7 @@ def plan_of(row: Row, cell: Cell, seed: int = 0, changes: Changes | None = None,
     needed = [training.recipe.data.name]
     if isinstance(evaluation, EvaluationSpec) and evaluation.data is not None:
         needed.append(evaluation.data.name)
-    name = f"test-{digest_of(dataclasses.asdict(evaluation))[:10]}"
+    name = f"test-{digest_of(_said(evaluation))[:10]}"
     if isinstance(evaluation, EvaluationSpec):
         evaluation = replace(evaluation, name=name)
     return Plan(cell, training, evaluation, name, tuple(dict.fromkeys(needed)))
@@ -166,7 +166,7 @@ def _resolve(name: str, settings: str, quick: bool) -> Recipe:
         set_dotted(tree, key, value)
     recipe = build(Recipe, tree)
     decisive = replace(recipe, name="", data=replace(recipe.data, root=None), trainer={}, loggers=[])
-    return replace(recipe, name=f"{recipe.name}-{digest_of(decisive.to_dict())[:8]}-seed{recipe.seed}")
+    return replace(recipe, name=f"{recipe.name}-{digest_of(_said(decisive))[:8]}-seed{recipe.seed}")
 
 
 def _same_column(row: Row, name: str, cell: Cell, folder: Path | None) -> Cell:
@@ -230,6 +230,23 @@ def cost_of(recipe: str) -> str:
         if line.startswith("# Cost:") or found:
             found.append(line.removeprefix("# Cost:").lstrip("#").strip())
     return " ".join(found)
+
+
+def _said(value: Any) -> Any:
+    """A specification as plain values, without what has its default: a key that is new later changes no name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        out = {}
+        for one in dataclasses.fields(value):
+            made = one.default_factory
+            default = made() if made is not dataclasses.MISSING else one.default
+            if getattr(value, one.name) != default:
+                out[one.name] = _said(getattr(value, one.name))
+        return out
+    if isinstance(value, list | tuple):
+        return [_said(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _said(item) for key, item in value.items()}
+    return value
 
 
 def digest_of(value: Any) -> str:

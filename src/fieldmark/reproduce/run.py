@@ -9,7 +9,7 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.files import read_json
-from fieldmark.reproduce.catalogue import Row, load_papers
+from fieldmark.reproduce.catalogue import Row
 from fieldmark.reproduce.plan import Changes, Plan, RetrievalSpec, Training, plan_of
 from fieldmark.reproduce.state import Places, missing_data, require_data, result_path
 from fieldmark.training.checks import check_values
@@ -209,9 +209,8 @@ def _add(path: Path, row: Row, plans: Sequence[Plan], done: Sequence[tuple[Plan,
         models |= record["models"]
     kept = [one for one in rows.values() if one["reproduces"]]
     models = {name: models[name] for name in dict.fromkeys(one["model"] for one in kept)}
-    table = load_papers()[row.paper].tables[row.table] if row.paper in load_papers() else None
     title = f"{row.paper}, Table {row.table}: {row.label}"
-    published = [] if changes or table is None or table.measure == "seconds" else _published(row)
+    published = [] if changes else _published(row)
     record = make_record(title, sorted(kept, key=lambda one: (one["seed"], *one["reproduces"])), models, published)
     entry = {
         "paper": row.paper, "table": row.table, "row": row.id, "label": row.label, "variant": row.variant,

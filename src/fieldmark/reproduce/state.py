@@ -14,7 +14,7 @@ from fieldmark.evaluation.leakage import family_of
 from fieldmark.evaluation.results import estimate_of, load_record
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.reproduce.catalogue import Cell, Row
-from fieldmark.reproduce.plan import Changes
+from fieldmark.reproduce.plan import Changes, plan_of
 
 VARIABLE = "FIELDMARK_DATA"
 _DEFAULT = "data"
@@ -166,6 +166,22 @@ def measured(row: Row, results: str | Path, changes: Changes | None = None) -> d
             if older.exists():
                 out[column] = [_linked(load_record(older), cell, cell.results)]
     return out
+
+
+def outdated(row: Row, found: Mapping[str, Sequence[Measured]], folder: Path | None = None) -> bool:
+    """Whether some of the numbers are of another training than the entry and its recipe now name.
+
+    Args:
+        row: The row.
+        found: Its numbers.
+        folder: Where the papers' files are; default: those that come with fieldmark.
+    """
+    return any(
+        not one.linked
+        and one.training != plan_of(row, row.cells[column], one.seed or 0, folder=folder).training.recipe.name
+        for column, numbers in found.items()
+        for one in numbers
+    )
 
 
 def _measured(row: Mapping[str, Any], take: str | None, made: Mapping[str, Any], file: str, training: str) -> Measured:
