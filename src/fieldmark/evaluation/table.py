@@ -15,7 +15,7 @@ from fieldmark.files import write_beside
 
 _HEAD = """# Results
 
-Made by `make results` from the JSON files in this folder; every number was measured by the command that stands with it.
+Made by `make results` from the JSON files in this folder; every number of ours was measured by the command in its file.
 Accuracy in %, with the half width of the 95% interval over episodes (or images, where it says so); `paired` is the
 difference on the same episodes, with its own interval; `difference` is ours minus published. A model called
 `(best-test-epoch)` had its epoch chosen on the test images, and its figures are too good.

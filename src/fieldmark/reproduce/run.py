@@ -101,6 +101,13 @@ def _check(plan: Plan) -> None:
     """Refuse an option that the recipe does not take before anything is trained."""
     spec = plan.evaluation
     tested = [spec] if isinstance(spec, EvaluationSpec) else []
+    if isinstance(spec, RetrievalSpec):
+        from fieldmark import descriptors
+        from fieldmark.evaluation.retrieval import make_similarity
+
+        make_similarity(spec.metric, spec.metric_options)
+        if spec.descriptors is not None:
+            descriptors.create(spec.descriptors.name, **spec.descriptors.options)
     recipe = replace(plan.training.recipe, evaluations=tested)
     check_values(recipe)
     check_names(recipe)
@@ -215,7 +222,10 @@ def _add(path: Path, row: Row, plans: Sequence[Plan], done: Sequence[tuple[Plan,
     entry = {
         "paper": row.paper, "table": row.table, "row": row.id, "label": row.label, "variant": row.variant,
         "seeds": sorted({one["seed"] for one in kept}),
-        "columns": {plan.cell.column.id: _column(plan) for plan in plans},
+        "columns": {
+            **before.get("entry", {}).get("columns", {}),
+            **{plan.cell.column.id: _column(plan) for plan in plans},
+        },
         **({"changes": changes.to_dict()} if changes else {}),
     }  # fmt: skip
     save_record(path, {**record, "entry": entry})
