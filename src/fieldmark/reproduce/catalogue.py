@@ -277,7 +277,9 @@ def _cell(
     column: Column, pair: Sequence[Any], parts: Iterable[Mapping[str, Any]], row: Mapping[str, Any], where: str
 ) -> Cell:
     value, ci95 = (None if x is None else float(x) for x in pair)
-    recipe, options, evaluation = None, {}, {}
+    recipe: str | None = None
+    options: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
     for part in parts:
         recipe = part.get("recipe") or recipe
         options |= _mapping(part.get("options") or {}, f"{where}, options")

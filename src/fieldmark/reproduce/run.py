@@ -192,7 +192,7 @@ def _add(path: Path, row: Row, plans: Sequence[Plan], done: Sequence[tuple[Plan,
     """Put what was measured into the row's file, beside and renamed; what it held of other cells and seeds stays."""
     from fieldmark.evaluation import load_record, make_record, save_record
 
-    before = load_record(path) if path.exists() else {"rows": [], "models": {}}
+    before: dict[str, Any] = load_record(path) if path.exists() else {"rows": [], "models": {}}
     rows = {_key(one): one for one in before["rows"]}
     models = dict(before["models"])
     for plan, run in done:
