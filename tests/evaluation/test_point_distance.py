@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from fieldmark import classifiers
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark import backbones, classifiers
+from fieldmark.backbones import Backbone, Encoder, save_model
 from fieldmark.classifiers.trained import keep
+from fieldmark.cli.main import main
 from fieldmark.data import ImageStore
 from fieldmark.data.images import fit_image
 from fieldmark.data.manifest import Manifest
@@ -119,6 +122,31 @@ def test_boxes_on_the_key_points_have_small_distances(birds, monkeypatch):
     assert found.aligned is not None
     record = found.to_dict()
     assert record["mean"]["proposed"] == pytest.approx(found.proposed[0])
+
+
+def test_the_command_prints_a_row_for_each_kind_of_box(birds, tmp_path, monkeypatch, capsys):
+    encoder = Encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3).eval()
+    for kind in ("nts", "ssanet"):
+        torch.manual_seed(0)
+        made = classifiers.create(kind, parts=2, proposals=2)
+        made.setup(encoder.channels, 2)
+        encoder.classifier = keep(made, ["a", "b"])
+        save_model(tmp_path / f"{kind}.safetensors", encoder)
+    monkeypatch.setattr("fieldmark.evaluation.point_distance.load", lambda _, root, split, **how: _store(root, **how))
+    command = ["eval", str(tmp_path / "ssanet.safetensors"), "--task", "point-distance", "--root", str(birds)]
+    command += ["--size", "64", "--fit", "squash", "--baseline", str(tmp_path / "nts.safetensors")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("proposed") == 2  # of either model
+    assert printed.count("aligned") == 1  # of ssanet alone
+    assert main([*command, "--json", str(tmp_path / "found.json")]) == 0
+    first, second = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert len(first["aligned"]) == 2
+    assert second["aligned"] is None
+    assert main([*command, "--shot", "1"]) == 2
+    assert "--shot is an option of --task few-shot" in capsys.readouterr().err
+    assert main([*command[:4]]) == 2
+    assert "key points" in capsys.readouterr().err
 
 
 def _store(root, size, fit):

@@ -4,7 +4,7 @@ MODEL is a run folder, a model.safetensors file, or the name of a backbone (then
 has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes. With
 --task retrieval every image of the split looks for the others of its class; with --task top1 it is named by the model's
 own classifier, or by a head that is fitted on the whole training split; --task robustness does so with the images
-rotated and reduced as well.
+rotated and reduced as well; --task point-distance says how far a model's parts are from key points (CUB).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fieldmark.cli import retrieval, top1
+from fieldmark.cli import point_distance, retrieval, top1
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.cli.tasks import check_task, note_given
 from fieldmark.errors import FieldmarkError, unknown_name
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     note_given(parser)
     parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
-    parser.add_argument("--task", default="few-shot", help="few-shot (the default), retrieval, top1 or robustness")
+    parser.add_argument(
+        "--task", default="few-shot", help="few-shot (the default), retrieval, top1, robustness or point-distance"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
@@ -97,7 +99,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
     check_task(options)
     if options.task != "few-shot":
-        return (retrieval if options.task == "retrieval" else top1).run(options)
+        other: Any = {"retrieval": retrieval, "point-distance": point_distance}.get(options.task, top1)
+        return other.run(options)
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None

@@ -16,6 +16,7 @@ ONLY = {
     "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage"),
     "top1": ("--head", "--head-option", "--support-split"),
     "robustness": ("--head", "--head-option", "--support-split", "--change", "--ratio"),
+    "point-distance": (),
 }  # fmt: skip
 """Of each task the options that not all tasks take."""
 

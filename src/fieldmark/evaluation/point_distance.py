@@ -131,6 +131,27 @@ def point_distance(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(middles[:, None] - points[None], axis=-1).min(1)
 
 
+def check_parts(model: Any, name: str = "this model") -> PartClassifier:
+    """The classifier by parts that a model brings.
+
+    Args:
+        model: An encoder.
+        name: What to call it.
+
+    Raises:
+        FieldmarkError: If it brings none.
+    """
+    try:
+        classifier = classifier_of(model)
+    except FieldmarkError as error:
+        raise FieldmarkError(f"{name}: {error}") from None
+    if not isinstance(classifier, PartClassifier):
+        raise FieldmarkError(
+            f"{name}: its classifier {model.classifier.name!r} looks at no parts; expected nts or ssanet"
+        )
+    return classifier
+
+
 @torch.inference_mode()
 def evaluate_point_distance(
     model: Encoder,
@@ -155,9 +176,7 @@ def evaluate_point_distance(
     Raises:
         FieldmarkError: If the model has no such classifier, or the data set no key points.
     """
-    classifier = classifier_of(model)
-    if not isinstance(classifier, PartClassifier):
-        raise FieldmarkError(f"classifier {model.classifier.name!r} looks at no parts; expected nts or ssanet")  # type: ignore[union-attr]
+    classifier = check_parts(model)
     known, store, source = read_key_points(root), load("cub", root, split, size=size, fit=fit), open_source(root)
     found: list[list[np.ndarray]] = [[], []]
     for start in track(range(0, len(store), batch_size), "looking at parts", batch_size, len(store), show=progress):

@@ -204,12 +204,12 @@ def _fit(
     describe = partial(
         encode, encoder, kinds=(kind,), descriptors=extractor, batch_size=batch_size, seed=seed, progress=progress
     )
-    for role, images in (("support", support), ("query", seen)):
-        if (role, kind) not in described or (role == "query" and seen.change is not None):
-            described[role, kind] = describe(images)[kind]
-    known, asked = described["support", kind], described["query", kind]
-    if seen.change is not None:
-        del described["query", kind]
+    if ("support", kind) not in described:
+        described["support", kind] = describe(support)[kind]
+    if seen.change is None and ("query", kind) not in described:
+        described["query", kind] = describe(seen)[kind]
+    known = described["support", kind]
+    asked = described["query", kind] if seen.change is None else describe(seen)[kind]
     encoding, started = time.perf_counter() - started, time.perf_counter()
     made = made.to(encoder.device)
     if made.needs_base:
