@@ -11,7 +11,7 @@ from fieldmark.errors import FieldmarkError, unknown_name
 ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
-        "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage",
+        "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage", "--cost",
     ),
     "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage"),
     "top1": ("--head", "--head-option", "--support-split"),
