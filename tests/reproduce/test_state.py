@@ -32,6 +32,17 @@ def test_data_is_found_by_name(entry, name, tmp_path):
     assert missing_data([name, "glyphs", "plantae"], places) == ["plantae"]
 
 
+def test_archives_that_belong_together_are_found_together(tmp_path):
+    places = Places({}, [tmp_path])
+    (tmp_path / "omniglot_small1.zip").touch()
+    assert places.find("omniglot") is None
+    assert "omniglot_small1 with omniglot_small2" in places.looked_for("omniglot")
+    (tmp_path / "omniglot_small2.zip").touch()
+    assert places.find("omniglot") == f"{tmp_path / 'omniglot_small1.zip'}:{tmp_path / 'omniglot_small2.zip'}"
+    (tmp_path / "omniglot").mkdir()
+    assert places.find("omniglot") == str(tmp_path / "omniglot")
+
+
 def test_built_in_data_needs_no_place():
     assert Places().find("glyphs") == ""
 

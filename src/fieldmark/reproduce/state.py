@@ -32,6 +32,8 @@ _CALLED = {
     "stanford_dogs": ("dogs",),
     "tiered_imagenet": ("tieredImageNet",),
 }
+# Data sets whose files may also lie in several archives; these are read together.
+_TOGETHER = {"omniglot": ("omniglot_small1", "omniglot_small2")}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Places:
         return cls(dict(given or {}), [Path(one).expanduser() for one in (named or _DEFAULT).split(os.pathsep)])
 
     def find(self, name: str) -> str | None:
-        """Path of a data set's files; "" for one that needs none, None if there is none.
+        """Path of a data set's files (or several, with ":" between); "" for one that needs none, None if there is none.
 
         Raises:
             FieldmarkError: For a path that was given and does not exist.
@@ -71,12 +73,17 @@ class Places:
             for one in wanted:
                 if one in found:
                     return str(found[one])
+            together = [found.get(_plain(one)) for one in _TOGETHER.get(family_of(name), ())]
+            if together and all(together):
+                return os.pathsep.join(str(one) for one in together)
         return None
 
     def looked_for(self, name: str) -> str:
         """What was looked for, and where, in words."""
         folders = " and ".join(str(folder) for folder in self.folders)
-        return f"looked in {folders} for a folder or zip named {' or '.join(names_of(name))}"
+        together = _TOGETHER.get(family_of(name))
+        names = [*names_of(name), *([" with ".join(together)] if together else [])]
+        return f"looked in {folders} for a folder or zip named {' or '.join(names)}"
 
 
 def names_of(name: str) -> list[str]:
