@@ -27,7 +27,8 @@ def results_page(folder: str | Path, papers: str = "") -> str:
 
     Args:
         folder: The results files.
-        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section`.
+        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section` and
+            :func:`fieldmark.picks.page.readme_section`.
 
     Raises:
         FieldmarkError: If a file lacks a required field.
@@ -194,10 +195,11 @@ _KINDS = {
 
 def main() -> int:
     """Write ``README.md`` into the folder given as argument (default: results)."""
-    from fieldmark.reproduce.page import papers_section  # a later room: this is the command, not the module
+    from fieldmark.picks.page import readme_section  # later rooms: this is the command, not the module
+    from fieldmark.reproduce.page import papers_section
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-    page = results_page(folder, papers_section(folder))
+    page = results_page(folder, papers_section(folder) + readme_section(folder))
     write_beside(folder / "README.md", lambda file: file.write(page.encode()))
     return 0
 
