@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-all format docs results bench clean help
+.PHONY: demo test test-all format docs picks results bench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -29,8 +29,13 @@ docs: $(STAMP)  ## build the documentation into site/
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-results: $(STAMP)  ## write results/README.md from the results files
+picks: $(STAMP)  ## measure which head to pick, what is missing of it (hours), then its page
+	$(BIN)/python -m fieldmark.picks --run --page docs/what_to_pick.md
 	$(BIN)/python -m fieldmark.evaluation.table results
+
+results: $(STAMP)  ## write results/README.md and docs/what_to_pick.md from the results files
+	$(BIN)/python -m fieldmark.evaluation.table results
+	$(BIN)/python -m fieldmark.picks --page docs/what_to_pick.md
 
 bench: $(STAMP)  ## measure speed against the peers
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

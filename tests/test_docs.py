@@ -23,8 +23,13 @@ FETCHED = re.compile(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"?(https?:[
 FENCE = re.compile(r"^( *)```(\w+)?[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PROMISED = re.compile(r"`fieldmark ([a-z]+)[^`]*`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|<img src=\"([^\":]+)\"")
-# Modules without an API of their own: how pictures are laid out, and the command that writes results/README.md.
-NO_API = ("explain.sheet", "explain.panels", "evaluation.table")
+# Packages whose modules are all on an API page; and modules without an API of their own: how pictures are laid out, and
+# commands.
+PACKAGES = (
+    "functional", "heads", "backbones", "descriptors", "alignment", "methods", "explain", "evaluation", "gallery",
+    "reproduce", "picks",
+)  # fmt: skip
+NO_API = ("explain.sheet", "explain.panels", "evaluation.table", "picks.__main__")
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -122,10 +127,7 @@ def test_every_head_has_its_page(name):
     assert f"heads/{name}.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["functional", "heads", "backbones", "descriptors", "alignment", "methods", "explain", "evaluation", "gallery"],
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_is_on_the_api_page(package):
     page = (ROOT / "docs" / "api" / f"{package}.md").read_text(encoding="utf-8").splitlines()
     modules = sorted((ROOT / "src" / "fieldmark" / package).glob("*.py"))

@@ -1,5 +1,6 @@
 """Every committed result says where it comes from, and trained models are better than untrained ones."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from fieldmark.evaluation import load_record
 from fieldmark.evaluation.results import accuracies, compare_rows
 from fieldmark.evaluation.table import results_page
 from fieldmark.files import read_json
+from fieldmark.picks import load_list
+from fieldmark.picks.page import page, readme_section
+from fieldmark.reproduce.page import papers_section
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FILES = sorted(RESULTS.glob("*.json"))
@@ -58,7 +62,16 @@ def test_trained_models_beat_their_untrained_backbone(path):
 
 
 def test_the_page_is_what_the_files_say():
-    assert (RESULTS / "README.md").read_text() == results_page(RESULTS), "run: make results"
+    before = papers_section(RESULTS) + readme_section(RESULTS)
+    assert (RESULTS / "README.md").read_text() == results_page(RESULTS, before), "run: make results"
+
+
+def test_the_page_on_what_to_pick_is_what_the_files_say():
+    docs = RESULTS.parent / "docs"
+    text = page(load_list(), RESULTS / "picks")
+    assert (docs / "what_to_pick.md").read_text() == text, "run: make results"
+    for image in re.findall(r"\]\((images/[^)]+)\)", text):
+        assert (docs / image).exists(), "run: make results"
 
 
 def test_benchmarks_say_where_they_come_from():

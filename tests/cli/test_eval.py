@@ -222,3 +222,19 @@ def test_a_model_is_evaluated_in_other_domains(domain, tmp_path, capsys):
     assert row["manifest"]["name"].startswith(domain.split("-")[0])
     assert row["count"] == 4
     assert row["support_copies"] == 2
+
+
+def test_cost_is_told_and_written(photos, tmp_path, capsys):
+    target = tmp_path / "result.json"
+    arguments = ("eval", "pixels", "--root", photos, *BASE, "--head", "prototype,logistic", "--json", target)
+    status, out, err = run(capsys, *arguments, "--cost", 2)
+    assert status == 0, err
+    assert "ms a query" in out
+    rows = json.loads(target.read_text())["rows"]
+    assert all(row["cost"]["episodes"] == 2 and row["cost"]["milliseconds_per_query"] > 0 for row in rows)
+    status, _, err = run(capsys, *arguments, "--cost", -1)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--cost is -1" in err
+    status, _, err = run(capsys, "eval", "pixels", "--root", photos, "--task", "retrieval", "--cost", 2)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--cost is an option of --task few-shot" in err

@@ -98,6 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a published accuracy to stand beside ours",
     )
     output.add_argument("--against", metavar="FILE", help="paired differences to the rows of an earlier result")
+    output.add_argument(
+        "--cost", type=int, default=0, metavar="EPISODES",
+        help="few-shot: measure on so many episodes what a query costs each head, in time of one thread and in memory",
+    )  # fmt: skip
     output.add_argument("--worst", type=int, default=0, metavar="N", help="also list the N classes recognised worst")
     add_json_option(output)
 
@@ -139,6 +143,8 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     for name in names:
         heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
     chosen = parse_options("--descriptor-option", options.descriptor_option)
+    if options.cost < 0:
+        raise FieldmarkError(f"--cost is {options.cost}; expected a number of episodes, or 0 not to measure it")
     way, queries = count_or_all("--way", options.way), count_or_all("--queries", options.queries)
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
@@ -156,6 +162,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
             options.seed, head_options=head_options, descriptors=extractor, support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
+            cost_episodes=options.cost,
         )  # fmt: skip
         results |= {(key, name): result for name, result in found.items()}
         if options.runs == 1:
@@ -303,9 +310,30 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
     for row in record["rows"][:1]:
         if row["leaked_classes"]:
             print(f"Note: {len(row['leaked_classes'])} of the test classes were trained on (--allow-leakage).")
+    if options.cost:
+        _print_costs(record, results)
     if options.worst:
         worst = sorted(first.class_accuracies.items(), key=lambda item: item[1])[: options.worst]
         print_table("Classes recognised worst", ["class", "accuracy %"], [(n, f"{100 * a:.1f}") for n, a in worst])
+
+
+def _print_costs(record: dict[str, Any], results: dict[tuple[str, str], Any]) -> None:
+    from fieldmark.evaluation.results import label_of
+
+    lines = []
+    for (model, head), result in results.items():
+        cost = result.median.cost
+        lines.append((
+            label_of(model, record["models"][model]), head, f"{cost['milliseconds_per_query']:.3g}",
+            f"{cost['milliseconds_one_query']:.3g}", f"{cost['support_bytes_per_class'] / 1e3:.3g}",
+            f"{cost['peak_bytes_one_query'] / 1e6:.3g}", f"{cost['encoder_milliseconds_per_image']:.3g}",
+        ))  # fmt: skip
+    columns = ["ms a query", "ms, one query", "support, kB a class", "peak, MB", "encoder, ms an image"]
+    title = (
+        "Cost on one thread of the processor: a query of an episode, a query that comes alone (fitting included), "
+        "descriptors kept, memory of scoring one query, encoding one image"
+    )
+    print_table(title, ["model", "head", *columns], lines, right=columns)
 
 
 def _seeds(runs: Any) -> str:

@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": ("evaluate", "accuracy of a model on few-shot episodes of any data set"),
     "explain": ("explain", "picture of which places of two images match, and what each match adds"),
     "analyse": ("analyse", "look inside an embedding: neighbours, Grad-CAM, spectrum, clusters"),
+    "reproduce": ("reproduce", "the papers' tables row by row: their numbers beside ours, and how to run a row"),
     "data": ("data", "data sets by name; `data check FOLDER` examines your own images"),
     "recipes": ("recipes", "recipes that can be trained"),
     "heads": ("heads", "heads: from support set and queries to scores"),

@@ -13,7 +13,7 @@ ONLY = {
     "few-shot": (
         "--way", "--shot", "--queries", "--episodes", "--episodes-file", "--save-episodes", "--support-split",
         "--support-copies", "--runs", "--base-split", "--head", "--head-option", "--allow-leakage", "--interval",
-        "--worst", *_REPORT,
+        "--worst", "--cost", *_REPORT,
     ),
     "retrieval": ("--metric", "--metric-option", "--shortlist", "--allow-leakage", "--interval", "--worst", *_REPORT),
     "top1": ("--head", "--head-option", "--support-split", "--interval", "--worst", *_REPORT),

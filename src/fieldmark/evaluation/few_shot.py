@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from fieldmark.backbones import Backbone, Encoder
 from fieldmark.data import EpisodeIndex, ImageStore, draw_episodes
 from fieldmark.descriptors import Extractor, Kind, as_extractor
 from fieldmark.errors import FieldmarkError
+from fieldmark.evaluation.cost import encoder_milliseconds, head_cost
 from fieldmark.evaluation.features import encode
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
@@ -46,6 +47,8 @@ class FewShotResult:
         seconds: Time for encoding and for scoring.
         descriptors: Name and options of the extractor that made the head's sets; "pooled" for heads that take one
             vector an image, the mean of the map, and "spatial" for those that take SCL's global and spatial features.
+        cost: What a query costs, where that was measured: :class:`fieldmark.evaluation.cost.HeadCost` as plain values,
+            with ``encoder_milliseconds_per_image``.
     """
 
     accuracy: float
@@ -63,6 +66,7 @@ class FewShotResult:
     seconds: dict[str, float]
     interval: Interval = "normal"
     descriptors: dict[str, Any] = field(default_factory=lambda: {"name": "dense", "options": {}})
+    cost: dict[str, Any] | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -97,6 +101,7 @@ class FewShotResult:
             "leaked_classes": self.leaked_classes,
             "manifest": self.manifest,
             "seconds": self.seconds,
+            **({"cost": self.cost} if self.cost else {}),
         }
 
 
@@ -241,12 +246,13 @@ def evaluate_heads(
     batch_size: int | None = None,
     progress: bool = True,
     described: dict[str, dict[str, Tensor]] | None = None,
+    cost_episodes: int = 0,
 ) -> dict[str, FewShotResult]:
     """Several heads on the same features and the same episodes; see :func:`evaluate_few_shot` for the arguments.
 
     ``described`` keeps the descriptors of the plain images by role (``"query"``, ``"support"``, ``"base"``) from one
     call to the next with the same model, data and heads. What is drawn at random is the first call's then; augmented
-    copies are made anew.
+    copies are made anew. On ``cost_episodes`` episodes the cost of each head is measured too, after it was scored.
     """
     encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
@@ -291,6 +297,9 @@ def evaluate_heads(
     if support is None and support_data is not None:
         support = [described["support"]]
     encoding = time.perf_counter() - started
+    image = {}
+    if cost_episodes:
+        image["encoder_milliseconds_per_image"] = encoder_milliseconds(encoder, data, kinds, extractor)
 
     results = {}
     for key, name in heads.items():
@@ -303,10 +312,14 @@ def evaluate_heads(
             head, index, query[head.descriptors], copies, device=encoder.device, progress=progress
         )
         seconds = {"encoding": encoding, "scoring": time.perf_counter() - started}
-        results[key] = _summarise(
+        result = _summarise(
             predicted, index, data, name if isinstance(name, str) else type(name).__name__, options[key],
             support_copies, leaked, seconds, interval, _facts_of(extractor, head.descriptors),
         )  # fmt: skip
+        if cost_episodes:
+            cost = head_cost(head, index, query[head.descriptors], copies, cost_episodes)
+            result = replace(result, cost={**cost.to_dict(), **image})
+        results[key] = result
     return results
 
 

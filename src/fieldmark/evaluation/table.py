@@ -15,20 +15,25 @@ from fieldmark.files import write_beside
 
 _HEAD = """# Results
 
-Made by `make results` from the JSON files in this folder; every number was measured by the command that stands with it.
+Made by `make results` from the JSON files in this folder; every number of ours was measured by the command in its file.
 Accuracy in %, with the half width of the 95% interval over episodes (or images, where it says so); `paired` is the
 difference on the same episodes, with its own interval; `difference` is ours minus published. A model called
 `(best-test-epoch)` had its epoch chosen on the test images, and its figures are too good.
 """
 
 
-def results_page(folder: str | Path) -> str:
+def results_page(folder: str | Path, papers: str = "") -> str:
     """The page for all results files of a folder (without its subfolders).
+
+    Args:
+        folder: The results files.
+        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section` and
+            :func:`fieldmark.picks.page.readme_section`.
 
     Raises:
         FieldmarkError: If a file lacks a required field.
     """
-    parts = [_HEAD]
+    parts = [_HEAD, papers] if papers else [_HEAD]
     for path in sorted(Path(folder).glob("*.json")):
         parts.append(_section(load_record(path), path.name))
     return "\n".join(parts)
@@ -221,8 +226,12 @@ _KINDS = {
 
 def main() -> int:
     """Write ``README.md`` into the folder given as argument (default: results)."""
+    from fieldmark.picks.page import readme_section  # later rooms: this is the command, not the module
+    from fieldmark.reproduce.page import papers_section
+
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-    write_beside(folder / "README.md", lambda file: file.write(results_page(folder).encode()))
+    page = results_page(folder, papers_section(folder) + readme_section(folder))
+    write_beside(folder / "README.md", lambda file: file.write(page.encode()))
     return 0
 
 

@@ -98,7 +98,7 @@ def train(
     if not folder.model.exists():
         save_model(folder.model, encoder, facts)
     if evaluate:
-        _evaluate(recipe, encoder.to(_device(recipe)), facts, origin, splits, folder)
+        _evaluate(recipe, encoder.to(device_of(recipe)), facts, origin, splits, folder)
     return folder.path
 
 
@@ -210,7 +210,8 @@ def _with_origin(facts: dict[str, Any], origin: dict[str, Any] | None) -> dict[s
     return {**facts, **selection, "training_classes": classes, "pretraining": pretraining}
 
 
-def _device(recipe: Recipe) -> torch.device:
+def device_of(recipe: Recipe) -> torch.device:
+    """Where a recipe's model is evaluated: on an accelerator where there is one and the recipe does not forbid it."""
     wanted = recipe.trainer.get("accelerator", "auto")
     if wanted != "cpu" and torch.accelerator.is_available():
         return torch.accelerator.current_accelerator() or torch.device("cpu")

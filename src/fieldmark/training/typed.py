@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -64,7 +65,7 @@ def build(kind: type[T], value: Any, key: str = "") -> T:
     """
     if not isinstance(value, dict):
         raise _wrong(key or "(top)", value, "a mapping")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = {}
     for name, item in value.items():
@@ -78,6 +79,11 @@ def build(kind: type[T], value: Any, key: str = "") -> T:
                 f"recipe key {key + '.' if key else ''}{name} is missing; expected {describe(hints[name])}"
             )
     return kind(**given)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def convert(kind: Any, value: Any, key: str) -> Any:
