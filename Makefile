@@ -29,8 +29,10 @@ docs: $(STAMP)  ## build the documentation into site/
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-results: $(STAMP)  ## write results/README.md from the results files
+results: $(STAMP)  ## write results/README.md, the models' cards and the speed page from the files of measurements
 	$(BIN)/python -m fieldmark.evaluation.table results
+	$(BIN)/python -m fieldmark.evaluation.cards results docs/models.md
+	$(BIN)/python -m fieldmark.benchmarks.page benchmarks docs/speed.md
 
 bench: $(STAMP)  ## measure speed against the peers
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

@@ -23,8 +23,8 @@ FETCHED = re.compile(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"?(https?:[
 FENCE = re.compile(r"^( *)```(\w+)?[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PROMISED = re.compile(r"`fieldmark ([a-z]+)[^`]*`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|<img src=\"([^\":]+)\"")
-# Modules without an API of their own: how pictures are laid out, and the command that writes results/README.md.
-NO_API = ("explain.sheet", "explain.panels", "evaluation.table")
+# Modules without an API of their own: how pictures are laid out, and the commands of `make results`.
+NO_API = ("explain.sheet", "explain.panels", "evaluation.cards", "evaluation.table")
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
