@@ -14,15 +14,16 @@ SMALL = {"cases": ((1, 3, 8), (16, 33, 8)), "model": ("conv4", 32, 16, 3)}
 def test_bench_writes_rows(monkeypatch, tmp_path, capsys):
     plain = ssanet.run
     monkeypatch.setattr(ssanet, "run", lambda **given: plain(**given, **SMALL))
+    monkeypatch.setattr(ssanet, "REGIONS", (2, 8, 7, 3, 32))
     target = tmp_path / "ssanet.json"
     assert cli.main(["bench", "ssanet", "--repeats", "1", "--json", str(target)]) == 0
     assert "S = 33, K = 8, 16 images: fft against direct" in capsys.readouterr().out
     rows = json.loads(target.read_text())["benchmarks"]["ssanet"]["rows"]
-    assert [row["clock"] for row in rows] == ["wall", "wall", "wall", "cpu"]
+    assert [row["clock"] for row in rows] == ["wall", "wall", "wall", "cpu", "wall", "cpu"]
     assert [row.get("chosen") for row in rows[:2]] == ["direct", "fft"]
     for row in rows:
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
-        assert row["target"] in (ssanet.TARGET_CHOICE, ssanet.TARGET_SHARED)
+        assert row["target"] in (ssanet.TARGET_CHOICE, 1.0, ssanet.TARGET_SHARED)
 
 
 @pytest.mark.parametrize(("ratio", "word"), [(0.5, "FAIL"), (1.5, "")])

@@ -109,24 +109,28 @@ def circular_scale_response(
         dtype = torch.promote_types(torch.promote_types(features.dtype, weights.dtype), torch.float32)
         features, weights = features.to(dtype), weights.to(dtype)
         if method == "auto":
-            method = faster_method(len(features), *features.shape[2:])
+            method = faster_method(len(features), features.shape[2], features.shape[3], len(weights))
         responses = (_by_fft if method == "fft" else _directly)(features, weights)
         return ScaleResponse(*responses.max(-1))
 
 
-def faster_method(images: int, scales: int, channels: int) -> Literal["fft", "direct"]:
+def faster_method(images: int, scales: int, channels: int, classes: int) -> Literal["fft", "direct"]:
     """Which way is faster, by ``fieldmark bench ssanet``.
 
-    The direct product takes S multiplications for each image and number of the weights, the transform 2 for each image
-    and S once, and it writes and reads the transformed weights, which counts as much as the constant here (more where
-    they do not fit into the cache). So few images or scales are faster directly.
+    For each class and number the direct product takes S multiplications an image. The transform takes 2 in their place,
+    but first S for every class and for every image, and what it transforms it writes and reads, which counts as much as
+    the constants here: more for an image than for a class, and more where they do not fit into the cache. So with few
+    images, scales or classes the direct product is faster.
 
     Example:
-        >>> faster_method(1, 5, 2048), faster_method(16, 5, 100_352), faster_method(16, 33, 2048)
+        >>> faster_method(1, 5, 2048, 200), faster_method(16, 5, 100_352, 200), faster_method(16, 33, 2048, 200)
         ('direct', 'direct', 'fft')
+        >>> faster_method(16, 33, 100_352, 12)
+        'direct'
     """
     once = _ONCE if channels <= _LONG else _ONCE_LONG
-    return "fft" if scales * images > 2 * images + scales + once else "direct"
+    transform = 2 * images + (scales + once) + (scales + 3 * once) * images / classes
+    return "fft" if scales * images > transform else "direct"
 
 
 _ONCE, _ONCE_LONG, _LONG = 60, 220, 4096
