@@ -73,6 +73,8 @@ def test_page_of_made_up_reports(folder):
     assert "LSSA's head against the same computation" in page  # what the module says it compares
     assert page.count("## lssa (") == 2
     old = page.split("## lssa (old)")[1]
+    assert "Not recorded yet: `episodes` (episodes scored a second" in page
+    assert "; `lssa` (" not in page
     assert old.count("not recorded") == 7  # command, hardware, threads, torch, time, commit, load
 
 

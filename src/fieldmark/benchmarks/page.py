@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldmark.benchmarks import BENCHMARKS
 from fieldmark.benchmarks.figure import draw
 from fieldmark.benchmarks.verdicts import short, target_text, verdict
 from fieldmark.errors import FieldmarkError
@@ -111,7 +112,11 @@ def _summary(measured: Sequence[Measured]) -> str:
         link = f"[{one.title}](#{_anchor(one.title)})"
         counts = (len(verdicts), reached, verdicts.count("FAIL"), verdicts.count(""))
         lines.append([link, *map(str, counts), _hardware(one), _threads(one), _time(one), _commit(one)])
-    return _table(head, lines) + "\n"
+    parts = [_table(head, lines)]
+    recorded = {one.topic for one in measured if one.rows}
+    if never := [f"`{topic}` ({text})" for topic, text in BENCHMARKS.items() if topic not in recorded]:
+        parts.append(f"Not recorded yet: {'; '.join(never)}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _missed(measured: Sequence[Measured]) -> str:

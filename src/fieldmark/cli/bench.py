@@ -11,22 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from fieldmark.benchmarks import BENCHMARKS
 from fieldmark.cli.output import add_json_option, print_json, print_table
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.files import write_json
 
 EXAMPLE = "fieldmark bench episodes --json benchmarks/episodes.json"
-BENCHMARKS = {
-    "episodes": "episodes scored a second: prototype against easyfsl, logistic regression against scikit-learn",
-    "training": "images trained a second: our step against a plain PyTorch loop with loader workers",
-    "augmentation": "images augmented a second: ours against torchvision and kornia",
-    "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
-    "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
-    "lssa": "episodes of the spatial alignment a second: ours against all pairs materialised, with memory",
-    "apinet": "pairs mined a second: ours against loops over images; steps with cached gradients, with memory",
-    "ssanet": "scale responses a second: FFT against directly; inference with shared against re-extracted features",
-    "efficiency": "images a second through ResNet-12 against the floor of its multiplications; loading beside training",
-}
 _OWN_OPTIONS = {"transport": ("data", "root", "qpth_python")}
 #: Says little without an accelerator: measured there when it is asked for by its name.
 _FOR_ACCELERATORS = ("efficiency",)
