@@ -178,7 +178,7 @@ class Network:
             torch.manual_seed(0)
             model = Classifier(backbone)
             images = torch.randn(setting.batch, 3, size, size)
-        model = model.to(setting.device, memory_format=torch.channels_last)
+        model = model.to(setting.device).to(memory_format=torch.channels_last)
         self.images = images.to(setting.device, memory_format=torch.channels_last)
         self.labels = torch.arange(setting.batch, device=setting.device) % CLASSES
         self.parameters = list(model.parameters())
