@@ -31,10 +31,11 @@ docs: $(STAMP)  ## build the documentation into site/
 
 picks: $(STAMP)  ## measure which head to pick, what is missing of it (hours), then its page
 	$(BIN)/python -m fieldmark.picks --run --page docs/what_to_pick.md
-	$(BIN)/python -m fieldmark.evaluation.table results
 
-results: $(STAMP)  ## write results/README.md and docs/what_to_pick.md from the results files
+results: $(STAMP)  ## write results/README.md, the models' cards and the pages of speed and picks from the measurements
 	$(BIN)/python -m fieldmark.evaluation.table results
+	$(BIN)/python -m fieldmark.evaluation.cards results docs/models.md
+	$(BIN)/python -m fieldmark.benchmarks.page benchmarks docs/speed.md
 	$(BIN)/python -m fieldmark.picks --page docs/what_to_pick.md
 
 bench: $(STAMP)  ## measure speed against the peers

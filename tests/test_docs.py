@@ -29,7 +29,7 @@ PACKAGES = (
     "functional", "heads", "backbones", "descriptors", "alignment", "methods", "explain", "evaluation", "gallery",
     "reproduce", "picks",
 )  # fmt: skip
-NO_API = ("explain.sheet", "explain.panels", "evaluation.table", "picks.__main__")
+NO_API = ("explain.sheet", "explain.panels", "evaluation.cards", "evaluation.table", "picks.__main__")
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

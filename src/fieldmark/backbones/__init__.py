@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fieldmark.backbones import conv4, efficientnet_lite0, pixels, resnet12, timm_models, wrn  # noqa: F401
+from fieldmark.backbones import conv4, efficientnet_lite0, pixels, resnet12, timm_models, wrn, zoo  # noqa: F401
 from fieldmark.backbones.base import BACKBONES, Backbone, BackboneFacts
 from fieldmark.backbones.projection import Projected
 from fieldmark.errors import unknown_name
@@ -44,6 +44,7 @@ __all__ = [
     "load_model",
     "names",
     "save_model",
+    "zoo",
 ]
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def __getattr__(name: str) -> Any:
 
 
 def names() -> list[str]:
-    """The registered names, sorted; every timm model's name is valid as well."""
+    """The registered names, sorted; trained models' (:mod:`fieldmark.backbones.zoo`) and timm's are valid as well."""
     return BACKBONES.names()
 
 
@@ -68,12 +69,15 @@ def create(name: str, project: int | None = None, **options: Any) -> Backbone:
     """Make a backbone by name.
 
     Args:
-        name: A registered name (see :func:`names`), or the name of any timm model, plain or as ``"timm:NAME"``.
+        name: A registered name (see :func:`names`), that of a trained model that comes with fieldmark, such as
+            ``"conv4/scl-cifar_fs"`` (:func:`fieldmark.backbones.zoo.create`), or the name of any timm model, plain or
+            as ``"timm:NAME"``.
         project: Channels of a linear layer that is put on top of it (:class:`Projected`); default: none.
         options: Options of that backbone.
 
     Returns:
-        The backbone, in training mode, with ``name`` and ``options`` set so that they rebuild it.
+        The backbone, in training mode, with ``name`` and ``options`` set so that they rebuild it (a trained model's
+        architecture, not its weights).
 
     Raises:
         FieldmarkError: Unknown name or option (the nearest valid one is named), an option out of its range, or
@@ -82,10 +86,12 @@ def create(name: str, project: int | None = None, **options: Any) -> Backbone:
     if project is not None:
         trunk = create(name, **options)
         projected = Projected(trunk, project)
-        projected.name, projected.options = name, {**trunk.options, "project": project}
+        projected.name, projected.options = trunk.name, {**trunk.options, "project": project}
         return projected
     if name in BACKBONES:
         backbone = BACKBONES.create(name, **options)
+    elif "/" in name:
+        return zoo.create(name, **options)
     else:
         model = name.removeprefix("timm:")
         if not timm_models.is_timm(model):
@@ -121,7 +127,7 @@ def describe(name: str, **options: Any) -> BackboneFacts:
             _, channels, height, width = backbone(torch.empty(1, 3, side, side)).shape
     return BackboneFacts(
         name=name,
-        summary=entry.summary if entry else f"timm's {name.removeprefix('timm:')}",
+        summary=_summary(name),
         output_shape=(channels, height, width),
         default_size=side,
         parameters=sum(p.numel() for p in backbone.parameters()),
@@ -129,3 +135,12 @@ def describe(name: str, **options: Any) -> BackboneFacts:
         pretraining=backbone.facts["pretraining"],
         source=entry.source if entry else backbone.facts["source"],
     )
+
+
+def _summary(name: str) -> str:
+    """One line on a backbone."""
+    if name in BACKBONES:
+        return BACKBONES.get(name).summary
+    if (card := zoo.find(name)) is not None:
+        return f"{card.facts['backbone']} trained on {card.facts['data']} ({', then '.join(card.facts['objectives'])})"
+    return f"timm's {name.removeprefix('timm:')}"

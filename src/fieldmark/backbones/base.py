@@ -53,7 +53,8 @@ class Backbone(nn.Module):
             "pretrained", whether this object was made with them.
 
     Attributes:
-        name: The name it was created by (set by :func:`fieldmark.backbones.create`).
+        name: The name it was created by (set by :func:`fieldmark.backbones.create`); that of the architecture for a
+            trained model.
         options: Options that rebuild the same architecture: ``create(b.name, **b.options)``. They never ask for
             pretrained weights, so a checkpoint can be opened where the weights' origin cannot be reached.
     """

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from fieldmark.backbones import create
+from fieldmark.backbones import create, zoo
 from fieldmark.backbones.encoder import Encoder
 from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead, TrainedPart
 from fieldmark.errors import FieldmarkError
@@ -65,11 +65,33 @@ def save_model(
     return write_beside(path, lambda file: file.write(data))
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Encoder, dict[str, Any]]:
-    """Read a model file, or the one in a run folder.
+def read_header(path: str | Path) -> dict[str, str]:
+    """What a model file says of itself, as texts: backbone, options, mean, std, size, crop, facts.
 
     Args:
-        path: A file written by :func:`save_model`, or a folder that holds ``model.safetensors``.
+        path: A file written by :func:`save_model`.
+
+    Raises:
+        FieldmarkError: If it is not readable, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise FieldmarkError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from None
+    if header.get("format") != FORMAT:
+        raise FieldmarkError(
+            f"{path} is not a fieldmark model; convert it first: fieldmark convert {path} --from FORMAT --out FILE"
+        )
+    return header
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Encoder, dict[str, Any]]:
+    """Read a model file, the one in a run folder, or one that comes with fieldmark.
+
+    Args:
+        path: A file written by :func:`save_model`, a folder that holds ``model.safetensors``, or the name of a trained
+            model (:func:`fieldmark.backbones.zoo.names`).
         device: Where to put it.
 
     Returns:
@@ -78,23 +100,24 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
 
     Raises:
         FieldmarkError: If there is no such file, or it is not one of ours.
+
+    Example:
+        >>> encoder, facts = load_model("conv4/scl-cifar_fs")
+        >>> encoder.backbone.name, facts["manifest"]["name"], facts["seed"]
+        ('conv4', 'cifar_fs', 0)
     """
-    path = Path(path)
+    path, card = Path(path), None
+    if not path.exists() and (card := zoo.find(path)) is not None:
+        path = card.file
+    elif not path.exists() and zoo.looks_like(path.as_posix()):
+        raise zoo.unknown(path.as_posix())
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
         raise FieldmarkError(f"no model at {path}; expected a model.safetensors file or a run folder that holds one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise FieldmarkError(
-                    f"{path} is not a fieldmark model; convert it first: "
-                    f"fieldmark convert {path} --from FORMAT --out FILE"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise FieldmarkError(f"{path} is not a readable safetensors file ({error}); it may be truncated") from None
+    header = read_header(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     backbone = create(header["backbone"], **json.loads(header["options"]))
     wanted = backbone.state_dict()
     parts: dict[str, Any] = {}
@@ -107,8 +130,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[En
         raise FieldmarkError(f"{path} does not fit backbone {header['backbone']!r}: entry {odd!r} is on one side only")
     backbone.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     mean, std, size, crop = (json.loads(header.get(key, "null")) for key in ("mean", "std", "size", "crop"))
-    encoder = Encoder(backbone, mean, std, size, crop, **parts)
-    return encoder.to(device).eval(), json.loads(header["facts"])
+    encoder, facts = Encoder(backbone, mean, std, size, crop, **parts), json.loads(header["facts"])
+    if card is not None:
+        card.mark(backbone, facts)
+    return encoder.to(device).eval(), facts
 
 
 def _beside(state: dict[str, Tensor], part: TrainedPart) -> dict[str, Tensor]:

@@ -96,10 +96,12 @@ def is_timm(name: str) -> bool:
 
 def unknown_backbone(name: str) -> FieldmarkError:
     """The error for a name that is neither registered nor timm's, with the nearest of both."""
+    from fieldmark.backbones import zoo
+
     own = BACKBONES.names()
     wanted = name.removeprefix("timm:").lower()
     architecture, _, tag = wanted.partition(".")
-    pool = [*own, *timm_names()]
+    pool = [*own, *zoo.names(), *timm_names()]
     if tag:
         import timm
 

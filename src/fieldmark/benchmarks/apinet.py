@@ -18,7 +18,6 @@ before; the gradients of all weights are in both.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,11 +30,10 @@ import torch
 from fieldmark import backbones, methods
 from fieldmark.backbones import Encoder
 from fieldmark.benchmarks.contrastive import _largest
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional import mine_pairs
 from fieldmark.methods import ImageBatch
-from fieldmark.progress import track
 
 CLASSES, IMAGES, LENGTH = 30, 4, 2048
 TARGET_PAIRS, TARGET_MEMORY = 20.0, 3.0
@@ -58,8 +56,7 @@ def run(repeats: int = 5, step: tuple[str, int, int, int] = STEP) -> dict[str, A
         "the least time of caching is 4/3 of the plain step's, a ratio of 0.75.",
         "memory: what one step adds to a fresh process.",
     ]
-    found = [row for job in track(jobs, "measuring") for row in job()]
-    return {"rows": found, "notes": notes, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    return {**run_jobs(jobs), "notes": notes}
 
 
 def pair_rows(repeats: int) -> list[dict[str, Any]]:

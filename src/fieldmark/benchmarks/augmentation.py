@@ -7,13 +7,17 @@ machine with two cores these workers take the cores that the training step needs
 
 from __future__ import annotations
 
-import os
+import importlib
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+
+from fieldmark.benchmarks.timing import run_jobs
+from fieldmark.errors import MissingExtraError
 
 BATCH = 128
 WORKERS = 2
@@ -32,29 +36,43 @@ def run(repeats: int = 5, sizes: tuple[int, ...] = (32, 84)) -> dict[str, Any]:
         >>> sorted(run.__annotations__)
         ['repeats', 'return', 'sizes']
     """
-    rows = []
-    for size in sizes:
-        images = torch.randint(256, (BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        for text, hue in JITTERS.items():
-            sides = {"ours": ours(images, hue), **_peers(images, hue)}
-            times: dict[str, list[float]] = {side: [] for side in sides}
-            for repeat in range(repeats):
-                for side in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
-                    times[side].append(sides[side]())
-            mid = {side: statistics.median(values) for side, values in times.items()}
-            for peer in list(sides)[1:]:
-                rows.append(
-                    {
-                        "what": f"crop, flip, {text}; {size} px, batch {BATCH}; against {peer}",
-                        "ours": mid["ours"],
-                        "peer": mid[peer],
-                        "unit": "images/s",
-                        "ratio": mid["ours"] / mid[peer],
-                        "milliseconds": {"ours": 1e3 * BATCH / mid["ours"], "peer": 1e3 * BATCH / mid[peer]},
-                        "repeats": {"ours": times["ours"], "peer": times[peer]},
-                    }
-                )
-    return {"rows": rows, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    jobs = [partial(case_rows, size, text, hue, repeats) for size in sizes for text, hue in JITTERS.items()]
+    found = run_jobs(jobs)
+    if not kornia_is_there():
+        found["skipped"].append(str(MissingExtraError("kornia", "bench", "the comparison with kornia")))
+    return found
+
+
+def case_rows(size: int, text: str, hue: float, repeats: int) -> list[dict[str, Any]]:
+    """A row for each peer, at one size and with one jitter."""
+    images = torch.randint(256, (BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    sides = {"ours": ours(images, hue), **_peers(images, hue)}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for repeat in range(repeats):
+        for side in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
+            times[side].append(sides[side]())
+    mid = {side: statistics.median(values) for side, values in times.items()}
+    return [
+        {
+            "what": f"crop, flip, {text}; {size} px, batch {BATCH}; against {peer}",
+            "ours": mid["ours"],
+            "peer": mid[peer],
+            "unit": "images/s",
+            "ratio": mid["ours"] / mid[peer],
+            "milliseconds": {"ours": 1e3 * BATCH / mid["ours"], "peer": 1e3 * BATCH / mid[peer]},
+            "repeats": {"ours": times["ours"], "peer": times[peer]},
+        }
+        for peer in list(sides)[1:]
+    ]
+
+
+def kornia_is_there() -> bool:
+    """Whether the package can be imported."""
+    try:
+        importlib.import_module("kornia.augmentation")
+    except ImportError:
+        return False
+    return True
 
 
 def ours(images: torch.Tensor, hue: float) -> Callable[[], float]:
@@ -85,10 +103,10 @@ def _peers(images: torch.Tensor, hue: float) -> dict[str, Callable[[], float]]:
         "torchvision image by image": lambda: _rate(lambda: torch.stack([transform(image) for image in contiguous])),
         f"torchvision in {WORKERS} workers": lambda: _workers(contiguous, transform),
     }
-    try:
-        import kornia.augmentation as kornia
-    except ImportError:
+    if not kornia_is_there():
         return found
+    import kornia.augmentation as kornia
+
     chain = torch.nn.Sequential(
         kornia.RandomCrop((size, size), padding=size // 8, cropping_mode="slice"),
         kornia.RandomHorizontalFlip(),

@@ -23,7 +23,6 @@ direction, are never made. The heads add ``18 B N (640 * 640 + 640 * 80)`` = 26.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -38,10 +37,9 @@ import torch
 from torch import nn
 
 from fieldmark import backbones, functional, training
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.benchmarks.training import SIZE, ends_of_steps
 from fieldmark.methods.attention_heads import AttentionHeads
-from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
 IMAGES, CHANNELS, INNER, CLASSES = 128, 640, 80, 40
@@ -67,8 +65,7 @@ def run(repeats: int = 5, cases: tuple[tuple[int, bool, str], ...] = CASES, imag
         "cpu: processor time with one thread; wall: with all threads. Each step: similarity, loss, all gradients.",
         "memory: what one step adds to the largest resident size of a process of its own.",
     ]
-    found = [row for job in track(jobs, "measuring") for row in job()]
-    return {"rows": found, "notes": notes, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    return {**run_jobs(jobs), "notes": notes}
 
 
 def rows(side: int, heads: bool, aggregation: str, images: int, repeats: int) -> list[dict[str, Any]]:

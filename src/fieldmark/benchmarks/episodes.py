@@ -11,10 +11,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+
+from fieldmark.benchmarks.timing import run_jobs
+from fieldmark.errors import MissingExtraError
 
 CLASSES, IMAGES, CHANNELS = 100, 60, 640
 WAY, SHOT, QUERIES, COPIES = 5, 5, 15, 5
@@ -43,30 +47,32 @@ def run(repeats: int = 5) -> dict[str, Any]:
             "peer": lambda count: scikit_learn_loop(features, copies, labels, count),
         },
     }
-    rows = []
-    for head, pair in sides.items():
-        speeds: dict[str, list[float]] = {"ours": [], "peer": []}
-        accuracy: dict[str, float] = {}
-        for repeat in range(repeats + 1):
-            for side in ("ours", "peer") if repeat % 2 == 0 else ("peer", "ours"):
-                count = EPISODES[head][side]
-                start = time.perf_counter()
-                accuracy[side] = pair[side](count)
-                if repeat:  # the first round warms up
-                    speeds[side].append(count / (time.perf_counter() - start))
-        mid = {side: statistics.median(values) for side, values in speeds.items()}
-        rows.append(
-            {
-                "what": f"{head}, {WAY}-way {SHOT}-shot {QUERIES}-query, {CHANNELS}-d, against {PEERS[head]}",
-                **mid,
-                "unit": "episodes/s",
-                "ratio": mid["ours"] / mid["peer"],
-                "target": TARGETS[head],
-                "accuracy": accuracy,
-                "repeats": speeds,
-            }
-        )
-    return {"rows": rows}
+    return run_jobs([partial(head_rows, head, pair, repeats) for head, pair in sides.items()])
+
+
+def head_rows(head: str, pair: dict[str, Callable[[int], float]], repeats: int) -> list[dict[str, Any]]:
+    """The row of one head against its peer."""
+    speeds: dict[str, list[float]] = {"ours": [], "peer": []}
+    accuracy: dict[str, float] = {}
+    for repeat in range(repeats + 1):
+        for side in ("ours", "peer") if repeat % 2 == 0 else ("peer", "ours"):
+            count = EPISODES[head][side]
+            start = time.perf_counter()
+            accuracy[side] = pair[side](count)
+            if repeat:  # the first round warms up
+                speeds[side].append(count / (time.perf_counter() - start))
+    mid = {side: statistics.median(values) for side, values in speeds.items()}
+    return [
+        {
+            "what": f"{head}, {WAY}-way {SHOT}-shot {QUERIES}-query, {CHANNELS}-d, against {PEERS[head]}",
+            **mid,
+            "unit": "episodes/s",
+            "ratio": mid["ours"] / mid["peer"],
+            "target": TARGETS[head],
+            "accuracy": accuracy,
+            "repeats": speeds,
+        }
+    ]
 
 
 def make_features() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -92,6 +98,10 @@ def ours(name: str, features: torch.Tensor, copies: torch.Tensor | None, labels:
 
 def easyfsl_prototype(features: torch.Tensor, labels: np.ndarray, count: int) -> float:
     """Accuracy by easyfsl's `evaluate` over its `FeaturesDataset`."""
+    try:
+        import easyfsl  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("easyfsl", "bench", "fieldmark bench episodes") from None
     from easyfsl.datasets import FeaturesDataset
     from easyfsl.methods import PrototypicalNetworks
     from easyfsl.samplers import TaskSampler

@@ -21,7 +21,6 @@ way all numbers of a pair are written, and read, once a step: that is what chunk
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import partial
@@ -31,9 +30,8 @@ import torch
 from torch.nn import functional as F
 
 from fieldmark.benchmarks.contrastive import _largest
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.heads.spatial_alignment import SpatialAlignment
-from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
 WAY, QUERIES, SIDE = 5, 15, 10
@@ -56,8 +54,7 @@ def run(repeats: int = 5, cases: tuple[tuple[int, int, bool], ...] = CASES, side
         f"{WAY}-way, {QUERIES} queries a class, every part on. cpu: processor time with one thread; wall: all threads.",
         "training: head, loss and all gradients. memory: what one episode adds to the largest size of a fresh process.",
     ]
-    found = [row for job in track(jobs, "measuring") for row in job()]
-    return {"rows": found, "notes": notes, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    return {**run_jobs(jobs), "notes": notes}
 
 
 def rows(channels: int, shots: int, training: bool, side: int, repeats: int) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ paper re-extracts, and claims 50 ms an image on a Tesla P40, 40 of them in DSM.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
@@ -26,11 +25,19 @@ import torch
 
 from fieldmark import backbones, classifiers
 from fieldmark.backbones import Encoder
-from fieldmark.benchmarks.timing import CLOCKS, Side, clock_text, interleaved, make_row, on_both_clocks, on_clock
+from fieldmark.benchmarks.timing import (
+    CLOCKS,
+    Side,
+    clock_text,
+    interleaved,
+    make_row,
+    on_both_clocks,
+    on_clock,
+    run_jobs,
+)
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.regions import region_maps
 from fieldmark.functional.scales import Method, circular_scale_response, faster_method
-from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
 TARGET_CHOICE, TARGET_SHARED = 0.8, 3.0
@@ -65,8 +72,7 @@ def run(
         f"inference: {model[0]}, {model[1]} pixels, {model[3]} classes; the paper claims 50 ms an image on a P40, "
         "40 of them in DSM, with re-extracted features.",
     ]
-    found = [row for job in track(jobs, "measuring") for row in job()]
-    return {"rows": found, "notes": notes, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    return {**run_jobs(jobs), "notes": notes}
 
 
 def classes_for(scales: int, length: int) -> int:

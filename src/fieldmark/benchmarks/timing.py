@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.progress import track
 
 BLOCK = 0.03  # seconds of measuring each side in each repeat, and at least one call
 BUDGET = 4.0  # seconds after which a slow side is not repeated any more
@@ -18,6 +21,9 @@ REST = 0.005  # seconds in which the threads of the side before go to sleep
 
 
 CLOCKS = ("wall", "cpu")
+
+#: Measures something, and gives its rows.
+Job = Callable[[], list[dict[str, Any]]]
 
 
 class Side(NamedTuple):
@@ -113,6 +119,45 @@ def _block(call: Callable[[], Any], times: Times) -> None:
             walls.append(time.perf_counter() - before)
     times.cpu.append((time.process_time() - processor) / len(walls))
     times.wall.append(statistics.median(walls))
+
+
+def run_jobs(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Rows of all jobs; one that fails, for want of a peer's package or otherwise, costs only its own.
+
+    Args:
+        jobs: What to measure, in this order.
+
+    Returns:
+        "rows", and "skipped": a line for each reason why rows are missing.
+
+    Raises:
+        Exception: What the first one raised, if there are no rows at all.
+
+    Example:
+        >>> run_jobs([lambda: [{"what": "a"}], lambda: [{}["b"]]])
+        {'rows': [{'what': 'a'}], 'skipped': ["KeyError: 'b'"]}
+    """
+    rows: list[dict[str, Any]] = []
+    failures: list[Exception] = []
+    for job in track(jobs, "measuring"):
+        try:
+            rows += job()
+        except Exception as error:
+            failures.append(error)
+    if failures and not rows:
+        raise failures[0]
+    return {"rows": rows, "skipped": list(dict.fromkeys(map(one_line, failures)))}
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, with the kind of error unless it is one of ours, which are complete.
+
+    Example:
+        >>> one_line(ValueError("bad value")), one_line(FieldmarkError("shot is 0"))
+        ('ValueError: bad value', 'shot is 0')
+    """
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FieldmarkError) else f"{type(error).__name__}: {text}"
 
 
 def make_row(

@@ -12,11 +12,14 @@ import statistics
 import tempfile
 import time
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from fieldmark.benchmarks.timing import run_jobs
 
 if TYPE_CHECKING:
     from fieldmark.training import Recipe
@@ -43,25 +46,27 @@ def run(repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")) ->
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
     labels = np.arange(IMAGES) % CLASSES
-    rows = []
-    for name in backbones:
-        times: dict[str, list[float]] = {"ours": [], "peer": []}
-        for repeat in range(repeats):
-            sides = [("ours", ours), ("peer", peer)]
-            for side, measure in sides if repeat % 2 == 0 else sides[::-1]:
-                times[side].append(measure(name, images, labels))
-        mid = {side: statistics.median(values) for side, values in times.items()}
-        rows.append(
-            {
-                "what": f"training step with augmentation, {name}, {SIZE} px, batch {BATCH}",
-                **mid,
-                "unit": "images/s",
-                "ratio": mid["ours"] / mid["peer"],
-                "target": TARGETS[name],
-                "repeats": times,
-            }
-        )
-    return {"rows": rows}
+    return run_jobs([partial(step_rows, name, images, labels, repeats) for name in backbones])
+
+
+def step_rows(name: str, images: np.ndarray, labels: np.ndarray, repeats: int) -> list[dict[str, Any]]:
+    """The row of one backbone."""
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for repeat in range(repeats):
+        sides = [("ours", ours), ("peer", peer)]
+        for side, measure in sides if repeat % 2 == 0 else sides[::-1]:
+            times[side].append(measure(name, images, labels))
+    mid = {side: statistics.median(values) for side, values in times.items()}
+    return [
+        {
+            "what": f"training step with augmentation, {name}, {SIZE} px, batch {BATCH}",
+            **mid,
+            "unit": "images/s",
+            "ratio": mid["ours"] / mid["peer"],
+            "target": TARGETS[name],
+            "repeats": times,
+        }
+    ]
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray) -> float:

@@ -20,7 +20,6 @@ milliseconds, most of it first touching the pages of the flow. The rest is the w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -30,11 +29,22 @@ import torch
 
 from fieldmark import functional
 from fieldmark.benchmarks import deepemd_head, deepemd_layer, transport_gradients
-from fieldmark.benchmarks.timing import CLOCKS, Side, Times, clock_text, interleaved, make_row, on_both_clocks, on_clock
-from fieldmark.benchmarks.transport_peers import LOOPS, require_peers
+from fieldmark.benchmarks.timing import (
+    CLOCKS,
+    Job,
+    Side,
+    Times,
+    clock_text,
+    interleaved,
+    make_row,
+    on_both_clocks,
+    on_clock,
+    run_jobs,
+)
+from fieldmark.benchmarks.transport_peers import LOOPS, available_loops
 from fieldmark.benchmarks.transport_problems import Noise, Pictures, Problems, make_problems, single_precision
+from fieldmark.errors import FieldmarkError
 from fieldmark.functional.transport import SOLVERS
-from fieldmark.progress import track
 from fieldmark.shapes import Tensor
 
 BATCHES = ((9, 50), (13, 50), (25, 50), (25, 375), (38, 50), (49, 50), (100, 50), (196, 50), (256, 50))
@@ -48,8 +58,6 @@ TARGETS = {
 }  # fmt: skip
 CASES = ("solver", "gradients", "layer", "head")
 
-Job = Callable[[], list[dict[str, Any]]]
-
 
 def run(
     repeats: int = 5,
@@ -59,7 +67,7 @@ def run(
     cases: Sequence[str] = CASES,
     batches: Sequence[tuple[int, int]] = BATCHES,
 ) -> dict[str, Any]:
-    """Medians of interleaved repeats.
+    """Medians of interleaved repeats; rows whose peer is not installed are left out, and "skipped" says so.
 
     Args:
         repeats: Measurements of each side; sides that take seconds get fewer.
@@ -70,11 +78,10 @@ def run(
         batches: (nodes, problems) of the solver's case.
 
     Raises:
-        MissingExtraError: Without OpenCV or POT.
-        FieldmarkError: If QPTH does not run in the environment that was given.
+        FieldmarkError: If the data set cannot be read, or nothing at all can be measured.
     """
-    require_peers()
     pictures = Pictures(data, root)
+    images = pictures.store.manifest.to_dict()  # what cannot be read is refused before anything is measured
     jobs: dict[str, list[Job]] = {
         "solver": [
             partial(solver_rows, source, nodes, count, repeats)
@@ -86,22 +93,26 @@ def run(
         "head": deepemd_head.jobs(pictures, repeats),
     }
     chosen = [job for case in cases for job in jobs[case]]
-    rows = [row for job in track(chosen, "measuring") for row in job()]
+    found = run_jobs(chosen)
+    if "solver" in cases:
+        found["skipped"] = list(dict.fromkeys([*available_loops()[1], *found["skipped"]]))
     notes = ["cpu: processor time with one thread; wall: with all threads. Ours is the whole public call."]
     if "gradients" in cases and qpth_python is None:
         notes.append("QPTH is left out: it needs an environment of its own (--qpth-python)")
-    images = pictures.store.manifest.to_dict()
-    return {"rows": rows, "notes": notes, "images": images, "threads": torch.get_num_threads(), "load": os.getloadavg()}
+    return {**found, "notes": notes, "images": images}
 
 
 def solver_rows(source: Noise | Pictures, nodes: int, count: int, repeats: int) -> list[dict[str, Any]]:
-    """A row for each peer and clock."""
+    """A row for each peer that is there and clock; errors are those to POT's values, None without POT."""
     problems = make_problems(source, nodes, count)
-    best = _values(problems, LOOPS["ot.emd"](problems)())
+    loops, missing = available_loops()
+    if not loops:
+        raise FieldmarkError("; ".join(missing))
+    best = _values(problems, loops["ot.emd"](problems)()) if "ot.emd" in loops else None
     # Before the clock runs: the first call of each type loads what was compiled.
     errors = {"ours": _error(functional.emd(*problems).value, best)}
     errors["ours float32"] = _error(functional.emd(*single_precision(problems)).value.double(), best)
-    peers = {name: _Kept(loop(problems)) for name, loop in LOOPS.items() if _seconds(problems, name) < TOO_SLOW}
+    peers = {name: _Kept(loop(problems)) for name, loop in loops.items() if _seconds(problems, name) < TOO_SLOW}
     times = interleaved(_our_sides(problems) | {name: Side(peer) for name, peer in peers.items()}, repeats)
     rows = []
     for clock in CLOCKS:
@@ -168,5 +179,5 @@ def _values(problems: Problems, flows: Sequence[np.ndarray]) -> Tensor:
     return torch.stack([(cost * torch.as_tensor(flow)).sum() for cost, flow in pairs])
 
 
-def _error(values: Tensor, best: Tensor) -> float:
-    return float(((values - best).abs() / best).max())
+def _error(values: Tensor, best: Tensor | None) -> float | None:
+    return None if best is None else float(((values - best).abs() / best).max())

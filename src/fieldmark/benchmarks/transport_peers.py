@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +17,30 @@ from fieldmark.shapes import Float, Tensor
 TEMPERATURE = 12.5
 PIVOTS = 10_000_000  # more than POT's own limit, which large problems might reach
 
+_PACKAGES = {"cv2": "opencv-python-headless", "ot": "POT"}
+
 Loop = Callable[[Problems], Callable[[], list[np.ndarray]]]
 
 
-def require_peers() -> None:
-    """Refuse to start without the packages to compare with.
+def require(package: str) -> Any:
+    """A peer's package.
 
     Raises:
-        MissingExtraError: With the package that is not there.
+        MissingExtraError: If it is not there.
+
+    Example:
+        >>> require("json").__name__
+        'json'
     """
-    for package, name in (("cv2", "opencv-python-headless"), ("ot", "POT")):
-        try:
-            __import__(package)
-        except ImportError:
-            raise MissingExtraError(name, "bench", "fieldmark bench transport") from None
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingExtraError(_PACKAGES[package], "bench", "fieldmark bench transport") from None
 
 
 def opencv_loop(problems: Problems) -> Callable[[], list[np.ndarray]]:
     """Flows by ``cv2.EMD``; its float32 arrays are made beforehand."""
-    import cv2
-
+    cv2 = require("cv2")
     given = [
         (supply[:, None], demand[:, None], cost)
         for cost, supply, demand in zip(*(one.numpy() for one in single_precision(problems)), strict=True)
@@ -44,22 +50,21 @@ def opencv_loop(problems: Problems) -> Callable[[], list[np.ndarray]]:
 
 def pot_loop(problems: Problems) -> Callable[[], list[np.ndarray]]:
     """Flows by ``ot.emd``; its float64 arrays are made beforehand."""
-    import ot
-
+    ot = require("ot")
     given = list(zip(*(one.numpy() for one in problems), strict=True))
     return lambda: [ot.emd(a, b, cost, numItermax=PIVOTS) for cost, a, b in given]
 
 
 def tensor_pot_loop(problems: Problems) -> Callable[[], list[np.ndarray]]:
     """Flows by ``ot.emd`` with torch tensors."""
-    import ot
-
+    ot = require("ot")
     given = list(zip(*problems, strict=True))
     return lambda: [ot.emd(a, b, cost, numItermax=PIVOTS) for cost, a, b in given]
 
 
 def bare_pot_loop(problems: Problems) -> Callable[[], list[np.ndarray]]:
     """Flows by the compiled function inside of ``ot.emd``, without its checks."""
+    require("ot")
     from ot.lp.emd_wrap import emd_c
 
     given = list(zip(*(one.numpy() for one in problems), strict=True))
@@ -74,6 +79,18 @@ LOOPS: dict[str, Loop] = {
 }
 
 
+def available_loops() -> tuple[dict[str, Loop], list[str]]:
+    """The loops whose packages are there, and a line for each package that is not."""
+    loops, missing = {}, []
+    for name, loop in LOOPS.items():
+        try:
+            require("cv2" if loop is opencv_loop else "ot")
+            loops[name] = loop
+        except MissingExtraError as error:
+            missing.append(str(error))
+    return loops, list(dict.fromkeys(missing))
+
+
 def official_head(query: Float[Tensor, "Q N C"], support: Float[Tensor, "S N C"]) -> Float[Tensor, "Q S"]:
     """Logits of DeepEMD's official head in evaluation, by its formulas and with its memory.
 
@@ -81,8 +98,7 @@ def official_head(query: Float[Tensor, "Q N C"], support: Float[Tensor, "S N C"]
     descriptors of all pairs of images are laid out in memory, (Q, S, N, N, C), for the cosines, and likewise for the
     weights; OpenCV then solves pair by pair. Flows and weights are constants in the graph.
     """
-    import cv2
-
+    cv2 = require("cv2")
     queries, nodes, channels = query.shape
     shape = (queries, len(support), nodes, nodes, channels)
     left = (query - query.mean(-1, keepdim=True))[:, None, :, None].expand(shape).contiguous()

@@ -20,7 +20,7 @@ PARTS = ("neighbours", "grad_cam", "spectrum", "clusters")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
+    parser.add_argument("model", metavar="MODEL", help="run folder, model file, or name of a trained model or backbone")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for pictures and numbers")
     parser.add_argument(
         "--what", default=",".join(PARTS), metavar="PART[,PART...]", help=f"some of {', '.join(PARTS)}; default: all"

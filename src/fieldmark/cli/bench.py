@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
-from fieldmark.cli.output import add_json_option, emit_json, print_table
+from fieldmark.benchmarks import BENCHMARKS
+from fieldmark.cli.output import add_json_option, print_json, print_table
 from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.files import write_json
 
 EXAMPLE = "fieldmark bench episodes --json benchmarks/episodes.json"
-BENCHMARKS = {
-    "episodes": "episodes scored a second: prototype against easyfsl, logistic regression against scikit-learn",
-    "training": "images trained a second: our step against a plain PyTorch loop with loader workers",
-    "augmentation": "images augmented a second: ours against torchvision and kornia",
-    "transport": "transport problems solved a second: ours against OpenCV, POT and QPTH; DeepEMD's layer and heads",
-    "contrastive": "training steps of the spatial similarity a second: ours against the official formulas, with memory",
-    "gallery": "searches a second: the index against all photos, with recall; photos enrolled and predicted a second",
-    "lssa": "episodes of the spatial alignment a second: ours against all pairs materialised, with memory",
-    "apinet": "pairs mined a second: ours against loops over images; steps with cached gradients, with memory",
-    "ssanet": "scale responses a second: FFT against directly; inference with shared against re-extracted features",
-}
 _OWN_OPTIONS = {"transport": ("data", "root", "qpth_python"), "gallery": ("photos", "classes", "folder")}
+#: Says little without an accelerator: measured there when it is asked for by its name.
+_FOR_ACCELERATORS = ("efficiency",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,21 +52,67 @@ def run(options: argparse.Namespace) -> int:
         raise unknown_name("benchmark", options.which, ["all", *BENCHMARKS])
     if options.repeats < 1:
         raise FieldmarkError(f"--repeats is {options.repeats}; expected at least 1")
-    names = list(BENCHMARKS) if options.which == "all" else [options.which]
+    names = _asked_for(options.which)
     given = _given(options, names)
     from fieldmark.evaluation import provenance
 
-    report: dict[str, Any] = {"benchmarks": {}, "provenance": provenance()}
+    report: dict[str, Any] = {"asked": names, "benchmarks": {}, "provenance": provenance()}
+    failed = False
     for name in names:
-        module = importlib.import_module(f"fieldmark.benchmarks.{name}")
-        report["benchmarks"][name] = module.run(repeats=options.repeats, **given.get(name, {}))
-    if not emit_json(options.json, report):
-        for name, found in report["benchmarks"].items():
+        found = _measure(name, {"repeats": options.repeats, **given.get(name, {})}, alone=len(names) == 1)
+        report["benchmarks"][name] = found
+        if options.json not in (None, "-"):
+            write_json(options.json, report)  # what is measured stays, whatever becomes of the next one
+        if options.json != "-":
             _print(f"{name}: {BENCHMARKS[name]}", found)
-    return 0
+        for text in found.get("skipped", []):
+            print(f"fieldmark: bench {name}: {text}", file=sys.stderr)
+            failed = True
+    if options.json == "-":
+        print_json(report)
+    return int(failed)
 
 
-def _given(options: argparse.Namespace, names: list[str]) -> dict[str, dict[str, Any]]:
+def _asked_for(which: str) -> list[str]:
+    """The benchmarks to run."""
+    if which != "all":
+        return [which]
+    import torch
+
+    if torch.accelerator.is_available():
+        return list(BENCHMARKS)
+    for name in _FOR_ACCELERATORS:
+        print(
+            f"fieldmark: bench {name} is for accelerators and there is none here; left out of `all` (by its name it "
+            "measures the processor)",
+            file=sys.stderr,
+        )
+    return [name for name in BENCHMARKS if name not in _FOR_ACCELERATORS]
+
+
+def _measure(name: str, options: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+    """The rows of one benchmark, with when and beside what they were measured.
+
+    Among several, one that fails has no rows and says why under "skipped"; alone, its error comes out.
+    """
+    import torch
+
+    from fieldmark.benchmarks.timing import one_line
+
+    facts = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "threads": torch.get_num_threads()}
+    started = time.perf_counter()
+    try:
+        found = importlib.import_module(f"fieldmark.benchmarks.{name}").run(**options)
+    except Exception as error:
+        if alone:
+            raise
+        found = {"rows": [], "skipped": [one_line(error)]}
+    if hasattr(os, "getloadavg"):
+        facts["load"] = os.getloadavg()
+    return {**facts, **found, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The options that only one benchmark takes, by its name."""
     given: dict[str, dict[str, Any]] = {}
     for owner, own in _OWN_OPTIONS.items():
@@ -85,35 +129,20 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, dict[str,
     return given
 
 
-def _print(title: str, found: dict[str, Any]) -> None:
+def _print(title: str, found: Mapping[str, Any]) -> None:
+    from fieldmark.benchmarks.verdicts import short, target_text, verdict
+
     print_table(
         title,
         ["what", "ours", "peer", "unit", "ratio", "target", ""],
         [
             (
-                row["what"],
-                _short(row["ours"]),
-                _short(row["peer"]),
-                row["unit"],
-                _short(row["ratio"]),
-                row.get("target"),
-                "FAIL" if row["ratio"] < (row.get("target") or 0) else "",
+                row["what"], short(row["ours"]), short(row["peer"]), row["unit"], short(row["ratio"]),
+                target_text(row), verdict(row),
             )
             for row in found["rows"]
         ],
         right=["ours", "peer", "ratio", "target"],
-    )
+    )  # fmt: skip
     for note in found.get("notes", []):
         print(note)
-
-
-def _short(number: float) -> str:
-    """Three digits at least.
-
-    Example:
-        >>> _short(12345.6), _short(12.345), _short(0.00833)
-        ('12345.6', '12.35', '0.00833')
-    """
-    if number >= 100:
-        return f"{number:.1f}"
-    return f"{number:.2f}" if number >= 10 else f"{number:.3g}"

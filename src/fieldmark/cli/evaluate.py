@@ -1,12 +1,12 @@
 """Accuracy of a model on few-shot episodes: mean, 95% interval, and paired differences on the same episodes.
 
-MODEL is a run folder, a model.safetensors file, or the name of a backbone (then with its pretrained weights, if it
-has any). Several heads (--head a,b) and several models (--baseline) are scored on the very same episodes. With
---task retrieval every image of the split looks for the others of its class; with --task top1 it is named by the model's
-own classifier, or by a head that is fitted on the whole training split; --task robustness does so with the images
-rotated and reduced as well; --task own-photos enrolls a few images of every class, and measures the confidence of the
-answers and the rejection of classes that were left out too; --task point-distance says how far a model's parts are from
-key points (CUB).
+MODEL is a run folder, a model.safetensors file, the name of a trained model (`fieldmark backbones`), or that of a
+backbone (then with its pretrained weights, if it has any). Several heads (--head a,b) and several models (--baseline)
+are scored on the very same episodes. With --task retrieval every image of the split looks for the others of its class;
+with --task top1 it is named by the model's own classifier, or by a head that is fitted on the whole training split;
+--task robustness does so with the images rotated and reduced as well; --task own-photos enrolls a few images of every
+class, and measures the confidence of the answers and the rejection of classes that were left out too; --task
+point-distance says how far a model's parts are from key points (CUB).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXAMPLE = "fieldmark eval runs/glyphs_conv4 --data glyphs --split test --way 5 -
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     note_given(parser)
-    parser.add_argument("model", metavar="MODEL", help="run folder, model file or backbone name")
+    parser.add_argument("model", metavar="MODEL", help="run folder, model file, or name of a trained model or backbone")
     parser.add_argument(
         "--task",
         default="few-shot",

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model", default="efficientnet_lite0", metavar="MODEL",
-        help="run folder, model file or backbone name; default: efficientnet_lite0",
+        help="run folder, model file, or name of a trained model or backbone; default: efficientnet_lite0",
     )  # fmt: skip
     model.add_argument("--size", type=int, help="pixels a side; default: what the model was made for")
     model.add_argument("--fit", help="how the images are brought to that size: crop, squash or pad")

@@ -1,4 +1,4 @@
-"""From what the user typed (a run, a model file, a backbone's name) to an encoder and what is known of it."""
+"""From what the user typed (a run, a model file, a name) to an encoder and what is known of it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 import torch
 
 from fieldmark import backbones, descriptors
-from fieldmark.backbones import Encoder, load_model
+from fieldmark.backbones import Encoder, load_model, zoo
 from fieldmark.descriptors import Extractor
 from fieldmark.devices import choose_device as choose_device
 from fieldmark.errors import FieldmarkError
 
 
 def find_model(text: str, device: torch.device) -> tuple[Encoder | backbones.Backbone, dict[str, Any]]:
-    """The model behind a run folder, a model file or a backbone's name.
+    """The model behind a run folder, a model file, the name of a trained model or a backbone's name.
 
     Returns:
-        An encoder (from a file), or a backbone without normalisation of its own (then the data set's is used);
-        and the facts known of it, always with ``backbone``, ``parameters`` and ``trained``.
+        An encoder (from a file, also one that comes with fieldmark), or a backbone without normalisation of its own
+        (then the data set's is used); and the facts known of it, always with ``backbone``, ``parameters`` and
+        ``trained``.
 
     Raises:
-        FieldmarkError: If it is none of the three; the nearest backbone name is suggested.
+        FieldmarkError: If it is none of them; the nearest name is suggested.
     """
     path = Path(text)
-    if path.exists():
+    if path.exists() or zoo.looks_like(text):
         encoder, facts = load_model(path, device)
         return encoder, _describe(encoder.backbone, {"trained": True, **facts, "path": text})
     if path.suffix or len(path.parts) > 1:

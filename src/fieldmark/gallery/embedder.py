@@ -268,7 +268,7 @@ def _open(backbone: str | Path | Encoder | Backbone, device: torch.device) -> tu
             "run folder, or an encoder"
         )
     path = Path(backbone)
-    if path.exists():
+    if path.exists() or backbones.zoo.looks_like(str(backbone)):
         return load_model(path, device)
     if path.suffix or len(path.parts) > 1:
         raise FieldmarkError(

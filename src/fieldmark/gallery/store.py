@@ -487,7 +487,8 @@ class Gallery:
 
 def model_name(embedder: Embedder) -> str:
     """What makes the embedder's backbone again: its name (give a file's path by hand)."""
-    return embedder.encoder.backbone.name
+    backbone = embedder.encoder.backbone
+    return backbone.facts.get("model", backbone.name)
 
 
 def _among(ids: Sequence[int]) -> str:

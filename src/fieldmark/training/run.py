@@ -76,7 +76,7 @@ def train(
         folder.claim(recipe, resume)
     splits = Splits(recipe.data, data or {}, recipe.seed)
     encoder = _new_encoder(recipe, splits, derive(recipe.seed, "weights"))
-    facts = _facts(recipe, splits, encoder)
+    facts = _with_origin(_facts(recipe, splits, encoder), encoder.backbone.facts.get("origin"))
     outcomes: list[dict[str, Any]] = []
     before: Finished | None = None
     for stage in recipe.stages:

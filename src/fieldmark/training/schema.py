@@ -162,10 +162,11 @@ class Stage:
         freeze_statistics: Whether the batch norms (and dropout) of modules stay in evaluation mode as well while they
             are frozen; if not, they go on updating their statistics.
         start: ``previous`` (the best model of the stage before; for the first stage: fresh weights), ``scratch``, or
-            the path of a model file or run folder; the head, and the classifier of the same classes, that such a file
-            brings are gone on with where the stage's objective has one of that name.
+            the path of a model file or run folder, or the name of a trained model ("conv4/ce-cifar_fs"); the head, and
+            the classifier of the same classes, that such a file brings are gone on with where the stage's objective
+            has one of that name.
         teacher: For objectives that learn from a model: ``previous`` (the best model of the stage before), or the path
-            of a run folder or model file.
+            of a run folder or model file, or the name of a trained model.
         validation: Meta-validation; without it the last epoch is the result.
         augmentation: In place of the recipe's.
         second_view: In place of the recipe's; an empty list: one view.
