@@ -128,8 +128,8 @@ def _run(options: argparse.Namespace, rows: Sequence[Any], places: Any, changes:
             print_table("Reproduced (in %, 95% interval)", ["row", "what", "ours", "paper", "difference"], lines)
         if changes:
             print("Another experiment than the paper's: compared with nothing.")
-        for address, path in written.items():
-            print(f"{address}: {path}")
+        for address, file in written.items():
+            print(f"{address}: {file}")
         for address, why in left.items():
             print(f"left out {address}: {why}")
     return 0
@@ -142,7 +142,7 @@ def _overview(options: argparse.Namespace, places: Any) -> int:
     for paper in load_papers().values():
         for table in paper.tables.values():
             states = [_state(row, places, options.out) for row in table.rows.values()]
-            one = {
+            one: dict[str, Any] = {
                 "table": f"{paper.name}/{table.id}",
                 "caption": table.caption,
                 "rows": len(states),

@@ -65,7 +65,7 @@ def build(kind: type[T], value: Any, key: str = "") -> T:
     """
     if not isinstance(value, dict):
         raise _wrong(key or "(top)", value, "a mapping")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = {}
     for name, item in value.items():
