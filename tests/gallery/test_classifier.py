@@ -103,6 +103,22 @@ def test_all_at_once_is_all_in_parts(make):
     assert parts.calibration_.threshold == pytest.approx(whole.calibration_.threshold, rel=1e-4)
 
 
+def test_a_part_that_fails_changes_nothing(make, monkeypatch):
+    images, labels = photos()
+    classifier = make().fit(images[:6], labels[:6])
+    before = classifier.predict_proba(images)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fieldmark.gallery.classifier.calibrate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            classifier.partial_fit(images[6:], labels[6:])
+    assert len(classifier.labels_) == 6
+    np.testing.assert_array_equal(classifier.predict_proba(images), before)
+
+
 def test_the_first_part_may_come_without_fit(make):
     images, labels = photos()
     classifier = make().partial_fit(images, labels, classes=list(CLASSES))

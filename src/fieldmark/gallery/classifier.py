@@ -316,6 +316,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         photos: list[Any],
         names: list[str],
     ) -> FewShotClassifier:
+        before = dict(vars(self))
+        try:
+            self._fitted(embedder, head, sets, labels, photos, names)
+        except BaseException:  # all of it or nothing
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _fitted(
+        self,
+        embedder: Embedder,
+        head: Head,
+        sets: dict[str, Tensor],
+        labels: np.ndarray,
+        photos: list[Any],
+        names: list[str],
+    ) -> None:
         classes, targets = np.unique(labels, return_inverse=True)
         if type(head).fit_base is not Head.fit_base:
             head.fit_base(sets[head.descriptors])
@@ -330,7 +348,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 self._score_held_out, self.targets_, len(classes), self.false_reject,
                 prior=PRIORS.get(self.head, PRIOR),
             )  # fmt: skip
-        return self
 
     def _scores(self, X: Iterable[Input]) -> Tensor:
         check_is_fitted(self, "classes_")
