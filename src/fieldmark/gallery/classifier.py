@@ -320,8 +320,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         try:
             self._fitted(embedder, head, sets, labels, photos, names)
         except BaseException:  # all of it or nothing
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__ = before
             raise
         return self
 
