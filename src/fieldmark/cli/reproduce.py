@@ -191,13 +191,20 @@ def _show(options: argparse.Namespace, rows: Sequence[Any], places: Any) -> int:
     for row in rows:
         table = papers[row.paper].tables[row.table]
         state = _state(row, places, options.out)
-        value, line = _described(row, table, state, places)
-        values.append(value)
-        tables.setdefault(f"{row.paper}/{row.table}: {table.caption}", []).append(line)
+        values.append(_described(row, state, places))
+        tables.setdefault(f"{row.paper}/{row.table}: {table.caption}", []).extend(_lines(row, table, state))
     if emit_json(options.json, values):
         return 0
     for title, lines in tables.items():
-        print_table(title, ["row", "paper", "ours", "difference", "state", "data", "recipe and cost"], lines)
+        print_table(
+            title, ["row", "column", "paper", "ours", "difference", "state", "recipe"], lines,
+            right=["paper", "ours", "difference"],
+        )  # fmt: skip
+    for name, one in {name: one for value in values for name, one in value["data"].items()}.items():
+        missing = f"not here; {one['note']}" if len(rows) == 1 else "not here"
+        print(f"data {name}: {missing if one['note'] else one['path'] or 'built in'}")
+    for recipe, cost in {name: cost for value in values for name, cost in value["cost"].items()}.items():
+        print(f"{recipe}: {cost}")
     if len(rows) == 1:
         _print_row(rows[0], values[0])
     else:
@@ -205,38 +212,51 @@ def _show(options: argparse.Namespace, rows: Sequence[Any], places: Any) -> int:
     return 0
 
 
-def _described(row: Any, table: Any, state: Mapping[str, Any], places: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A row for machines, and its line for people."""
+def _lines(row: Any, table: Any, state: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The lines of a row, one for each of its numbers; the first says what the row is."""
     from fieldmark.reproduce.numbers import difference_text, ours_text, published_text
+
+    said = state["state"] + (f": {row.missing}" if row.missing else "")
+    firsts = [(row.id, said), (row.label, ""), *[("", "")] * len(row.cells)]
+    if len(row.cells) == 1:
+        firsts = [(f"{row.id}\n{row.label}", said)]
+    out: list[tuple[str, ...]] = []
+    for (first, said), (name, cell) in zip(firsts, row.cells.items(), strict=False):
+        found = state["found"].get(name, [])
+        out.append(
+            (
+                first, cell.column.label, published_text(cell, table.digits), ours_text(found) if found else "",
+                difference_text(found, cell) if found else "", said, cell.recipe or "",
+            )
+        )  # fmt: skip
+    return out
+
+
+def _described(row: Any, state: Mapping[str, Any], places: Any) -> dict[str, Any]:
+    """A row for machines."""
     from fieldmark.reproduce.plan import cost_of
 
-    several = len(table.columns) > 1
-    columns, paper, ours, gaps = [], [], [], []
-    for name, cell in row.cells.items():
-        found = state["found"].get(name, [])
-        paper.append((f"{cell.column.label} " if several else "") + published_text(cell, table.digits))
-        ours.append(ours_text(found))
-        gaps.append(difference_text(found, cell))
-        columns.append(
-            {
-                "column": name,
-                "label": cell.column.label,
-                "published": [cell.value, cell.ci95],
-                "ours": [
-                    {"seed": one.seed, **one.estimate.to_dict(), "commit": one.commit, "file": one.file}
-                    for one in found
-                ],
-                "recipe": cell.recipe,
-                "options": dict(cell.options),
-                "teacher": dict(cell.teacher),
-                "protocol": dict(cell.evaluation),
-                "data": list(state["plans"][name].data) if name in state["plans"] else [],
-            }
-        )
+    columns = [
+        {
+            "column": name,
+            "label": cell.column.label,
+            "published": [cell.value, cell.ci95],
+            "ours": [
+                {"seed": one.seed, **one.estimate.to_dict(), "commit": one.commit, "file": one.file}
+                for one in state["found"].get(name, [])
+            ],
+            "recipe": cell.recipe,
+            "options": dict(cell.options),
+            "teacher": dict(cell.teacher),
+            "protocol": dict(cell.evaluation),
+            "data": list(state["plans"][name].data) if name in state["plans"] else [],
+        }
+        for name, cell in row.cells.items()
+    ]
     needs = list(dict.fromkeys(name for plan in state["plans"].values() for name in plan.data))
     places_of = {name: places.find(name) for name in needs}
     recipes = list(dict.fromkeys(cell.recipe for cell in row.cells.values() if cell.recipe))
-    value = {
+    return {
         "row": row.address,
         "label": row.label,
         "state": state["state"],
@@ -248,13 +268,6 @@ def _described(row: Any, table: Any, state: Mapping[str, Any], places: Any) -> t
         "cost": {recipe: cost_of(recipe) for recipe in recipes},
         "columns": columns,
     }  # fmt: skip
-    line = (
-        f"{row.id}\n{row.label}", "\n".join(paper), "\n".join(ours) if any(ours) else "",
-        "\n".join(gaps) if any(gaps) else "", state["state"] + (f": {row.missing}" if row.missing else ""),
-        "\n".join(f"{name}: {'not here' if path is None else path or 'built in'}" for name, path in places_of.items()),
-        "\n".join(f"{recipe}: {cost_of(recipe)}" for recipe in recipes),
-    )  # fmt: skip
-    return value, line
 
 
 def _print_row(row: Any, value: Mapping[str, Any]) -> None:
@@ -268,8 +281,6 @@ def _print_row(row: Any, value: Mapping[str, Any]) -> None:
             print(f"  variant {row.variant}, protocol {one['protocol']}")
             if one["teacher"]:
                 print("  teacher " + ", ".join(f"{key}: row {name}" for key, name in one["teacher"].items()))
-    for name, one in value["data"].items():
-        print(f"data {name}: {one['note'] or one['path'] or 'built in'}")
     if value["columns"] and value["state"] not in ("quoted", "cannot be run"):
         print(f"Train and test: fieldmark reproduce {row.address} --run")
 
