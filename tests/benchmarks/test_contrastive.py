@@ -33,6 +33,7 @@ def test_both_sides_do_the_same_step(heads):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_step_alone(monkeypatch):
     # Neither what this process holds nor what it held.
     large = torch.ones(2**26)

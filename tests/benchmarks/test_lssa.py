@@ -21,6 +21,7 @@ def test_both_sides_compute_the_same(shots, training):
         torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bench_writes_rows(monkeypatch, tmp_path, capsys):
     plain = lssa.run
     monkeypatch.setattr(lssa, "run", lambda **given: plain(**given, cases=((16, 1, True),), side=4))

@@ -163,6 +163,7 @@ def test_unknown_models(photos, capsys, model, message):
     assert message in err
 
 
+@pytest.mark.slow
 def test_descriptors_of_the_training_are_the_default(tmp_path, capsys):
     """A model is evaluated on what it was trained with, unless other descriptors are asked for."""
     from fieldmark import backbones

@@ -79,6 +79,7 @@ def test_in_shards_is_what_it_is_at_once(tmp_path, photos):
     same(gallery, at_once)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_what_was_written_is_not_described_again(tmp_path):
     photos = class_folders(tmp_path / "photos", {"red": 20, "green": 20})
     place, journal, shard = tmp_path / "gallery", tmp_path / "journal", 6

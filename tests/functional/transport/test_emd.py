@@ -492,6 +492,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_function_breaks_cleanly_around_it():
     """In a process of its own, without the shape checks of tests, which a compiler cannot see through."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=300, check=False)

@@ -180,6 +180,7 @@ def run(threads: int, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_number_of_threads_changes_nothing():
     (_, *one), (_, *two), (_, *four) = run(1), run(2), run(4)
     assert one == two == four
