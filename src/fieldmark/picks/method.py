@@ -51,7 +51,7 @@ def how_section(listed: Listed) -> str:
     how = listed.validation
     chosen = [f"{head.title}: {', '.join(head.choose)}" for head in listed.heads.values() if head.choose]
     choices = (
-        f"Only where a head has no default for frozen features was an option chosen ({'; '.join(chosen)}), on "
+        f"Options without a value that is right for all features were chosen ({'; '.join(chosen)}), on "
         f"{how.episodes} episodes of the validation classes with {shots_text(how.shot)}."
         if chosen
         else ""
