@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -316,37 +317,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         photos: list[Any],
         names: list[str],
     ) -> FewShotClassifier:
-        before = dict(vars(self))
-        try:
-            self._fitted(embedder, head, sets, labels, photos, names)
-        except BaseException:  # all of it or nothing
-            self.__dict__ = before
-            raise
+        with _all_or_nothing(self):
+            classes, targets = np.unique(labels, return_inverse=True)
+            if type(head).fit_base is not Head.fit_base:
+                head.fit_base(sets[head.descriptors])
+            self.embedder_, self.head_, self.descriptors_ = embedder, head, dict(sets)
+            self.labels_, self.photos_, self.names_, self.classes_ = labels, photos, names, classes
+            self.targets_ = torch.from_numpy(targets.astype(np.int64))
+            self._steps = head.two_steps()
+            self._support = self._prepared(sets[head.descriptors])
+            self.calibration_: Calibration | None = None
+            if self.calibrated:
+                self.calibration_ = calibrate(
+                    self._score_held_out, self.targets_, len(classes), self.false_reject,
+                    prior=PRIORS.get(self.head, PRIOR),
+                )  # fmt: skip
         return self
-
-    def _fitted(
-        self,
-        embedder: Embedder,
-        head: Head,
-        sets: dict[str, Tensor],
-        labels: np.ndarray,
-        photos: list[Any],
-        names: list[str],
-    ) -> None:
-        classes, targets = np.unique(labels, return_inverse=True)
-        if type(head).fit_base is not Head.fit_base:
-            head.fit_base(sets[head.descriptors])
-        self.embedder_, self.head_, self.descriptors_ = embedder, head, dict(sets)
-        self.labels_, self.photos_, self.names_, self.classes_ = labels, photos, names, classes
-        self.targets_ = torch.from_numpy(targets.astype(np.int64))
-        self._steps = head.two_steps()
-        self._support = self._prepared(sets[head.descriptors])
-        self.calibration_: Calibration | None = None
-        if self.calibrated:
-            self.calibration_ = calibrate(
-                self._score_held_out, self.targets_, len(classes), self.false_reject,
-                prior=PRIORS.get(self.head, PRIOR),
-            )  # fmt: skip
 
     def _scores(self, X: Iterable[Input]) -> Tensor:
         check_is_fitted(self, "classes_")
@@ -394,6 +380,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _below(self, scores: Tensor) -> np.ndarray:
         line = self._line()
         return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
+
+
+@contextmanager
+def _all_or_nothing(thing: Any) -> Iterator[None]:
+    """What fails, or is interrupted, leaves the object as it was."""
+    before = dict(vars(thing))
+    try:
+        yield
+    except BaseException:
+        thing.__dict__ = before
+        raise
 
 
 def kinds_of(head: Head) -> list[Kind]:
