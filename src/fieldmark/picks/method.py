@@ -20,7 +20,8 @@ _HOW = """## How it was measured
   those with odd numbers, and the other way round. The same holds for the best aligned head.
 - **Options** are the defaults of `fieldmark heads`{options}. {choices}
 - **The whitened mean of the places** has its defaults from Grocery Store's validation photos, which show the
-  classes that are tested here too (other photos): its lead on that set is flattered. On the other sets nothing was tuned for it.
+  classes that are tested here too (other photos): its lead on that set is flattered. On the
+  other sets nothing was tuned for it.
 - **Pooled** heads take the mean of an image's map (*global + spatial* also the largest activations in its quarters).
   In *dense fusion* every place votes, and nothing is aligned. **Aligned** heads bring places of the query together
   with places of the support: DN4 each with its nearest, LSC with a weighted mean, EMD and SFC all at once.
