@@ -52,6 +52,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
 
 
+def add_classifier_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what answers from a gallery."""
+    parser.add_argument(
+        "--head", default="", metavar="NAME", help="head that decides (`fieldmark heads`); default: the classifier's"
+    )
+    parser.add_argument(
+        "--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head; may be repeated"
+    )
+    parser.add_argument("--backbone", metavar="MODEL", help="where the gallery's model is now, if it was moved")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+
+
 def run(options: argparse.Namespace) -> int:
     """Enroll."""
     start = time.perf_counter()

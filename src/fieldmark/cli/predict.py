@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldmark.cli.enroll import add_classifier_options
 from fieldmark.cli.evaluate import parse_options
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.errors import FieldmarkError
@@ -29,16 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     parser.add_argument("--gallery", required=True, metavar="DIR", help="folder of the gallery")
     parser.add_argument("--top", type=int, default=5, help="classes that --json lists; default: 5")
-    parser.add_argument(
-        "--head", default="", metavar="NAME", help="head that decides (`fieldmark heads`); default: the classifier's"
-    )
-    parser.add_argument(
-        "--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head; may be repeated"
-    )
     parser.add_argument("--explain", metavar="DIR", help="the reasons for each image: page, picture, JSON")
     parser.add_argument("--always", action="store_true", help="always name a class, never answer none of these")
-    parser.add_argument("--backbone", metavar="MODEL", help="where the gallery's model is now, if it was moved")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    add_classifier_options(parser)
     add_json_option(parser)
 
 

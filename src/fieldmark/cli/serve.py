@@ -10,6 +10,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from fieldmark.cli.enroll import add_classifier_options
 from fieldmark.cli.evaluate import parse_options
 from fieldmark.cli.output import add_json_option, emit_json
 
@@ -39,14 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--max-bytes", type=int, default=20_000_000, help="of an uploaded photo; default: 20,000,000")
     parser.add_argument("--max-pixels", type=int, default=50_000_000, help="of an uploaded photo; default: 50,000,000")
-    parser.add_argument(
-        "--head", default="", metavar="NAME", help="head that decides (`fieldmark heads`); default: the classifier's"
-    )
-    parser.add_argument(
-        "--head-option", action="append", default=[], metavar="KEY=VALUE", help="option of the head; may be repeated"
-    )
-    parser.add_argument("--backbone", metavar="MODEL", help="where the gallery's model is now, if it was moved")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    add_classifier_options(parser)
     add_json_option(parser)
 
 
