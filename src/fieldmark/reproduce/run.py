@@ -260,4 +260,4 @@ def _column(plan: Plan) -> dict[str, Any]:
 def _seconds(run: Path, recipe: Recipe) -> float:
     """How long the stages of a finished run took."""
     outcomes = [read_json(run / "stages" / stage.name / "done.json", "stage") for stage in recipe.stages]
-    return round(sum(epoch["seconds"] for one in outcomes for epoch in one["rows"]), 1)
+    return round(sum(epoch["seconds"] for one in outcomes for epoch in one["rows"]), 3)
