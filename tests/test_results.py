@@ -7,14 +7,14 @@ import pytest
 
 from fieldmark.evaluation import load_record
 from fieldmark.evaluation.results import accuracies, compare_rows
-from fieldmark.evaluation.table import results_page
+from fieldmark.evaluation.table import results_page, seeds_section
 from fieldmark.files import read_json
 from fieldmark.picks import load_list
 from fieldmark.picks.page import page, readme_section
 from fieldmark.reproduce.page import papers_section
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-FILES = sorted(RESULTS.glob("*.json"))
+FILES = sorted([*RESULTS.glob("*.json"), *RESULTS.glob("seeds/*.json")])
 
 
 def test_there_are_results():
@@ -62,7 +62,7 @@ def test_trained_models_beat_their_untrained_backbone(path):
 
 
 def test_the_page_is_what_the_files_say():
-    before = papers_section(RESULTS) + readme_section(RESULTS)
+    before = papers_section(RESULTS) + readme_section(RESULTS) + seeds_section(RESULTS)
     assert (RESULTS / "README.md").read_text() == results_page(RESULTS, before), "run: make results"
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from fieldmark.backbones.zoo import CARDS
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import load_record
-from fieldmark.evaluation.statistics import Estimate
+from fieldmark.evaluation.seeds import over_seeds, training_of
+from fieldmark.evaluation.statistics import Estimate, percent
 from fieldmark.files import read_json, write_beside, write_json
 
 MODELS = "models"
@@ -48,9 +49,9 @@ as well.
 
 These are small networks for small images; for photographs take `efficientnet_lite0` or another pre-trained backbone.
 The files hold float16 weights. This page is made by `make results` from the files in `results/models` and `results`.
-Accuracies are in %, on classes the model never saw, with the half width of the 95% interval over episodes: each model
-is of one training seed, so they say nothing of the spread over seeds. Two models compare where head, episodes and
-copies are the same.
+Accuracies are in %, on classes the model never saw, with the half width of the 95% interval over episodes. Each model
+is of one training seed, its first; where its recipe was trained with others too, its section says what came out over
+seeds. Two models compare where head, episodes and copies are the same.
 """
 
 
@@ -104,6 +105,7 @@ def make_card(model: str | Path, begun: Mapping[str, Any], results: str | Path) 
         "time": made["time"],
         "hardware": made["hardware"],
         "measured": _measured({f"{MODELS}/{model.name}", begun["name"]}, Path(results)),
+        "over_seeds": _over_seeds(known["recipe_yaml"], str(model), results),
     }
 
 
@@ -205,19 +207,31 @@ def _section(card: Mapping[str, Any]) -> str:
         "file": f"`{card['file']}`, {card['bytes'] / 2**20:.2f} MB, SHA-256 `{card['sha256'][:16]}…`",
     }
     listed = "\n".join(f"- {name}: {text}" for name, text in facts.items())
-    head = ["data", "episodes", "head", "accuracy", "results file"]
+    lines = [[*_cells(row), accuracy(row), f"`results/{row['file']}`"] for row in card["measured"]]
+    parts = [f"## {card['name']}", *([card["note"]] if card.get("note") else []), listed]
+    parts.append(_table(["data", "episodes", "head", "accuracy", "results file"], lines))
+    if card["over_seeds"]:
+        parts += ["The same recipe with several seeds; the interval is over seeds (Student):", _seeds_table(card)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _seeds_table(card: Mapping[str, Any]) -> str:
+    head = ["data", "episodes", "head", "over seeds", "seeds", "each"]
     lines = [
         [
-            f"{row['data']} {row['split']}",
-            f"{row['way']}-way {row['shot']}-shot, {_episodes(row)}",
-            scored_by(row),
-            accuracy(row),
-            f"`results/{row['file']}`",
+            *_cells(row),
+            Estimate(row["mean"], row["ci95"], len(row["seeds"]), "seeds", "student").percent(),
+            ", ".join(map(str, row["seeds"])),
+            ", ".join(map(percent, row["means"])),
         ]
-        for row in card["measured"]
+        for row in card["over_seeds"]
     ]
-    note = f"{card['note']}\n\n" if card.get("note") else ""
-    return f"## {card['name']}\n\n{note}{listed}\n\n{_table(head, lines)}\n"
+    return _table(head, lines)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    test = f"{row['way']}-way {row['shot']}-shot, {_episodes(row)}"
+    return [f"{row['data']} {row['split']}", test, scored_by(row)]
 
 
 def _episodes(row: Mapping[str, Any]) -> str:
@@ -241,17 +255,33 @@ def _measured(called: set[str], results: Path) -> list[dict[str, Any]]:
             text = str(record["models"][row["model"]].get("path", row["model"]))
             if row["task"] != "few-shot" or called.isdisjoint((text, "/".join(Path(text).parts[-2:]))):
                 continue
-            manifest, protocol = row["manifest"], row["protocol"]
-            rows.append(
-                {
-                    "file": path.name, "data": manifest["name"], "split": manifest["split"], "way": protocol["way"],
-                    "shot": protocol["shot"], "head": row["head"], "head_options": row.get("head_options", {}),
-                    "support_copies": row.get("support_copies", 0),
-                    "mean": row["mean"], "ci95": row["ci95"], "count": row["count"], "over": row["over"],
-                    "interval": row["interval"], "runs": len(row.get("runs") or []),
-                }
-            )  # fmt: skip
+            estimate = {key: row[key] for key in ("mean", "ci95", "over", "interval")}
+            rows.append({"file": path.name, **_test(row), **estimate})
     return rows
+
+
+def _over_seeds(recipe: str, where: str, results: str | Path) -> list[dict[str, Any]]:
+    """The few-shot tests of this recipe that there are of several seeds."""
+    training, _ = training_of(recipe, where)
+    found = [one for one in over_seeds(results) if one.training == training and len(one.rows) > 1]
+    return [
+        {
+            **_test(one.row), "seeds": list(one.rows), "means": [row["mean"] for row in one.rows.values()],
+            "mean": one.over_seeds.mean, "ci95": one.over_seeds.ci95, "files": list(one.files.values()),
+        }
+        for one in found
+        if one.row["task"] == "few-shot"
+    ]  # fmt: skip
+
+
+def _test(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row is of, but for the model."""
+    manifest, protocol = row["manifest"], row["protocol"]
+    return {
+        "data": manifest["name"], "split": manifest["split"], "way": protocol["way"], "shot": protocol["shot"],
+        "head": row["head"], "head_options": row.get("head_options", {}),
+        "support_copies": row.get("support_copies", 0), "count": row["count"], "runs": len(row.get("runs") or []),
+    }  # fmt: skip
 
 
 def _anchor(name: str) -> str:

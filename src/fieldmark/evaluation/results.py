@@ -119,7 +119,7 @@ def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimat
         FieldmarkError: If the images differ (by the manifest, naming the field) or the episodes do.
     """
     require_comparable(Manifest.from_dict(first["manifest"]), Manifest.from_dict(second["manifest"]))
-    runs = _runs(first), _runs(second)
+    runs = runs_of(first), runs_of(second)
     hashes = [[run["episode_hash"] for run in one] for one in runs]
     if hashes[0] != hashes[1]:
         raise FieldmarkError(
@@ -134,6 +134,6 @@ def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimat
     return paired_difference(ours, theirs, first["interval"])
 
 
-def _runs(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def runs_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The runs of a row; a row without any is one."""
     return row.get("runs") or [row]

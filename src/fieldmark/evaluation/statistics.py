@@ -37,9 +37,18 @@ class Estimate:
 
         Digits are cut, never rounded up; the half width is rounded away from zero.
         """
-        # The small number keeps what binary fractions lose (0.1 is 10.00, not 9.99).
-        mean, half = math.floor(self.mean * 1e4 + 1e-6), math.ceil(self.ci95 * 1e4 - 1e-6)
-        return f"{mean / 100:.2f} ± {half / 100:.2f}"
+        return f"{percent(self.mean)} ± {math.ceil(self.ci95 * 1e4 - 1e-6) / 100:.2f}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent with two digits, cut.
+
+    Example:
+        >>> percent(0.61239), percent(0.1)
+        ('61.23', '10.00')
+    """
+    # The small number keeps what binary fractions lose (0.1 is 10.00, not 9.99).
+    return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f}"
 
 
 def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", interval: Interval = "normal") -> Estimate:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
 from fieldmark.evaluation.robustness import CHANGES
-from fieldmark.evaluation.statistics import Estimate
+from fieldmark.evaluation.seeds import OverSeeds, over_seeds
+from fieldmark.evaluation.statistics import Estimate, percent
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
@@ -27,8 +28,8 @@ def results_page(folder: str | Path, papers: str = "") -> str:
 
     Args:
         folder: The results files.
-        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section` and
-            :func:`fieldmark.picks.page.readme_section`.
+        papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section`,
+            :func:`fieldmark.picks.page.readme_section` and :func:`seeds_section`.
 
     Raises:
         FieldmarkError: If a file lacks a required field.
@@ -37,6 +38,46 @@ def results_page(folder: str | Path, papers: str = "") -> str:
     for path in sorted(Path(folder).glob("*.json")):
         parts.append(_section(load_record(path), path.name))
     return "\n".join(parts)
+
+
+_SEEDS = """## Over training seeds
+
+Models of the same recipe but for the seed, on the same images and episodes. The first interval is that over episodes
+(mean of the seeds'), the second that over seeds (Student, 95%).
+"""
+
+
+def seeds_section(folder: str | Path) -> str:
+    """What was trained with several seeds, and the names of the recipes that were not.
+
+    Args:
+        folder: The results, see :func:`fieldmark.evaluation.seeds.over_seeds`.
+
+    Raises:
+        FieldmarkError: For a damaged results file.
+    """
+    found = over_seeds(folder)
+    several = [one for one in found if len(one.rows) > 1]
+    repeated = {one.training for one in several}
+    single = dict.fromkeys(f"`{one.recipe}`" for one in found if one.training not in repeated)
+    lines = [_SEEDS]
+    if several:
+        columns = ("recipe", "test", "by", "ours, over episodes", "over seeds", "seeds", "each", "files")
+        lines += [_cells(*columns), "|---" * len(columns) + "|", *map(_seeds_line, several), ""]
+    if single:
+        lines += [f"Of one training seed so far, so that nothing is known of their spread: {', '.join(single)}.", ""]
+    return "\n".join(lines) if found else ""
+
+
+def _seeds_line(one: OverSeeds) -> str:
+    row = one.row
+    test = f"{row['manifest']['name']} {row['manifest'].get('split') or ''}; {_KINDS[row['task']].protocol(row)}"
+    links = dict.fromkeys(f"[{number}]({file})" for number, file in one.files.items())
+    return _cells(
+        f"`{one.recipe}`", test, scorer_of(row), one.over_episodes.percent(),
+        f"± {one.over_seeds.percent().partition('± ')[2]}", ", ".join(map(str, one.rows)),
+        ", ".join(percent(row["mean"]) for row in one.rows.values()), " ".join(links),
+    )  # fmt: skip
 
 
 def _section(record: Mapping[str, Any], file: str) -> str:
@@ -76,9 +117,9 @@ def _few_shot_protocol(row: Mapping[str, Any]) -> str:
 
 
 def _few_shot_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
-    options = ", ".join(f"{key} {value}" for key, value in row.get("head_options", {}).items())
-    head = f"{row['head']} ({options})" if options else row["head"]
-    return _cells(label_of(row["model"], row), head, estimate_of(row).percent(), gap, *_beside(row, published))
+    return _cells(
+        label_of(row["model"], row), scorer_of(row), estimate_of(row).percent(), gap, *_beside(row, published)
+    )
 
 
 def _top1_protocol(row: Mapping[str, Any]) -> str:
@@ -230,7 +271,7 @@ def main() -> int:
     from fieldmark.reproduce.page import papers_section
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-    page = results_page(folder, papers_section(folder) + readme_section(folder))
+    page = results_page(folder, papers_section(folder) + readme_section(folder) + seeds_section(folder))
     write_beside(folder / "README.md", lambda file: file.write(page.encode()))
     return 0
 

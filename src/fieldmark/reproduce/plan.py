@@ -165,8 +165,7 @@ def _resolve(name: str, settings: str, quick: bool) -> Recipe:
     for key, value in json.loads(settings).items():
         set_dotted(tree, key, value)
     recipe = build(Recipe, tree)
-    decisive = replace(recipe, name="", data=replace(recipe.data, root=None), trainer={}, loggers=[])
-    return replace(recipe, name=f"{recipe.name}-{digest_of(_said(decisive))[:8]}-seed{recipe.seed}")
+    return replace(recipe, name=f"{recipe.name}-{digest_of(_said(recipe.decisive()))[:8]}-seed{recipe.seed}")
 
 
 def _same_column(row: Row, name: str, cell: Cell, folder: Path | None) -> Cell:

@@ -293,6 +293,20 @@ class Recipe:
     loggers: list[NamedSpec] = field(default_factory=list)
     quick: Options = field(default_factory=dict)
 
+    def decisive(self) -> Recipe:
+        """What decides the weights: without names, places, tests, and how the run is done.
+
+        Example:
+            >>> from fieldmark.training import load_recipe
+            >>> one = load_recipe("baseline/glyphs_conv4", overrides=["--name", "mine", "--trainer.devices", "2"])
+            >>> one.decisive() == load_recipe("baseline/glyphs_conv4").decisive()
+            True
+        """
+        return dataclasses.replace(
+            self, name="", data=dataclasses.replace(self.data, root=None), evaluations=[], trainer={}, loggers=[],
+            quick={},
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, complete with defaults."""
         return dataclasses.asdict(self)

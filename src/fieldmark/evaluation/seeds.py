@@ -1,0 +1,116 @@
+"""The same recipe trained with several seeds: what its results say over seeds, apart from what they say over episodes.
+
+Nothing is declared: rows of results files belong together when their models' recipes are the same but for the seed,
+and their tests are the same images and episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldmark.evaluation.results import estimate_of, load_record, runs_of
+from fieldmark.evaluation.statistics import Estimate, estimate
+
+FOLDER = "seeds"
+_SEED_IN_NAME = re.compile(r"[-_]?seed[-_]?\d+$")
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One test of one recipe, trained with one seed or more.
+
+    Attributes:
+        recipe: Its name, without a seed at its end.
+        training: What decides the training but the seed, as text.
+        rows: The row of a results file for every seed, in the seeds' order.
+        files: The file of each, relative to the folder.
+        models: The model of each, as its file calls it.
+    """
+
+    recipe: str
+    training: str
+    rows: Mapping[int, Mapping[str, Any]]
+    files: Mapping[int, str]
+    models: Mapping[int, str]
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The row of the first seed, for what all have in common."""
+        return next(iter(self.rows.values()))
+
+    @property
+    def over_seeds(self) -> Estimate:
+        """Mean and interval (Student) over the seeds' accuracies."""
+        return estimate([row["mean"] for row in self.rows.values()], "seeds", "student")
+
+    @property
+    def over_episodes(self) -> Estimate:
+        """Mean of all seeds with the mean of their intervals: they share their episodes."""
+        every = [estimate_of(row) for row in self.rows.values()]
+        mean, within = (sum(values) / len(every) for values in ([e.mean for e in every], [e.ci95 for e in every]))
+        return Estimate(mean, within, every[0].count, every[0].over, every[0].interval)
+
+
+def over_seeds(folder: str | Path) -> list[OverSeeds]:
+    """All tests of trained models in a folder of results, those of one recipe together.
+
+    Args:
+        folder: The results; files in its folder ``seeds`` count as well.
+
+    Returns:
+        By recipe and test, in the files' order. A seed that was tested twice counts once.
+
+    Raises:
+        FieldmarkError: For a damaged file.
+
+    Example:
+        >>> over_seeds("no such folder")
+        []
+    """
+    found: dict[tuple[str, ...], dict[int, tuple[Mapping[str, Any], str, str, str]]] = {}
+    for file, record in _records(Path(folder)):
+        for row in record["rows"]:
+            facts = record["models"][row["model"]]
+            if facts.get("trained") and facts.get("recipe_yaml"):
+                training, seed = training_of(facts["recipe_yaml"], file)
+                name = _SEED_IN_NAME.sub("", facts["recipe"])
+                found.setdefault((training, *_test(row)), {}).setdefault(seed, (row, file, row["model"], name))
+    out = []
+    for (training, *_), members in found.items():
+        ordered = {seed: members[seed] for seed in sorted(members)}
+        rows, files, models, names = ({seed: one[part] for seed, one in ordered.items()} for part in range(4))
+        out.append(OverSeeds(next(iter(names.values())), training, rows, files, models))  # type: ignore[arg-type]
+    return out
+
+
+def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in [*sorted(folder.glob("*.json")), *sorted((folder / FOLDER).glob("*.json"))]:
+        yield path.relative_to(folder).as_posix(), load_record(path)
+
+
+def training_of(recipe: str, where: str) -> tuple[str, int]:
+    """What decides a training but the seed, as text; and the seed.
+
+    Args:
+        recipe: As YAML, as a model's facts hold it.
+        where: For messages.
+
+    Raises:
+        FieldmarkError: If it is no recipe.
+    """
+    from fieldmark.training.schema import Recipe
+    from fieldmark.training.typed import build, parse_yaml
+
+    values = build(Recipe, parse_yaml(recipe, where)).decisive().to_dict()
+    seed = values.pop("seed")
+    return json.dumps(values, sort_keys=True, default=str), seed
+
+
+def _test(row: Mapping[str, Any]) -> tuple[str, ...]:
+    same = [row["task"], row["head"], row["head_options"], row.get("support_copies", 0), row["manifest"]["checksum"]]
+    return json.dumps(same, sort_keys=True), *(run["episode_hash"] for run in runs_of(row))

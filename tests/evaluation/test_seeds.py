@@ -1,0 +1,106 @@
+"""Rows belong together where recipe and test are the same, and nowhere else."""
+
+import json
+import statistics
+
+import pytest
+from scipy import stats
+
+from fieldmark.evaluation import make_record, save_record
+from fieldmark.evaluation.seeds import over_seeds
+from fieldmark.evaluation.table import seeds_section
+from fieldmark.training import load_recipe
+
+MEANS = {0: 0.60, 1: 0.63, 2: 0.61}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a results file of one row, of a model that a recipe trained."""
+
+    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype"):
+        recipe = load_recipe("baseline/glyphs_conv4", ["--seed", str(seed), "--name", f"mine_seed{seed}", *overrides])
+        row = {
+            "model": "model", "task": "few-shot", "mean": mean, "ci95": 0.01 * (seed + 1), "count": 600,
+            "over": "episodes", "interval": "normal", "head": head, "head_options": {},
+            "protocol": {"way": 5, "shot": 1, "queries": 15, "episodes": 600, "seed": 0}, "episode_hash": episodes,
+            "queries_per_episode": 75, "hits_per_episode": [], "leaked_classes": [],
+            "manifest": {"name": "glyphs", "split": "test", "checksum": "c", "size": [32, 32]}, "seconds": {},
+        }  # fmt: skip
+        facts = {"trained": trained, "recipe": recipe.name, "recipe_yaml": recipe.to_yaml(), "seed": seed}
+        path = tmp_path / f"{file}.json"
+        path.parent.mkdir(exist_ok=True)
+        save_record(path, make_record(file, [row], {"model": facts}))
+
+    return written
+
+
+def test_seeds_of_one_recipe_and_test_belong_together(write, tmp_path):
+    for seed, mean in MEANS.items():
+        write(f"seeds/{seed}" if seed else "first", seed, mean)
+    (one,) = over_seeds(tmp_path)
+    assert one.recipe == "mine"
+    assert list(one.rows) == [0, 1, 2]
+    assert list(one.files.values()) == ["first.json", "seeds/1.json", "seeds/2.json"]
+    spread = one.over_seeds
+    assert spread.mean == pytest.approx(statistics.mean(MEANS.values()))
+    half = stats.t.ppf(0.975, 2) * statistics.stdev(MEANS.values()) / 3**0.5
+    assert spread.ci95 == pytest.approx(half)
+    assert one.over_episodes.ci95 == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"overrides": ("--stages.classify.epochs", "6")},
+        {"episodes": "f" * 64},
+        {"head": "logistic"},
+    ],
+    ids=["recipe", "episodes", "head"],
+)
+def test_another_recipe_test_or_head_is_apart(write, tmp_path, other):
+    write("one", 0, 0.6)
+    write("two", 1, 0.6, *other.pop("overrides", ()), **other)
+    assert [list(one.rows) for one in over_seeds(tmp_path)] == [[0], [1]]
+
+
+def test_where_it_was_trained_and_under_which_name_does_not_matter(write, tmp_path):
+    write("one", 0, 0.6)
+    write("two", 1, 0.6, "--data.root", "elsewhere", "--trainer.devices", "2")
+    assert len(over_seeds(tmp_path)) == 1
+
+
+def test_a_key_that_is_new_since_an_older_file_has_its_default(write, tmp_path):
+    write("one", 0, 0.6)
+    write("two", 1, 0.6)
+    path = tmp_path / "two.json"
+    record = json.loads(path.read_text())
+    text = record["models"]["model"]["recipe_yaml"]
+    assert "descriptors:\n  name: dense\n  options: {}\n" in text
+    record["models"]["model"]["recipe_yaml"] = text.replace("descriptors:\n  name: dense\n  options: {}\n", "")
+    path.write_text(json.dumps(record))
+    assert len(over_seeds(tmp_path)) == 1
+
+
+def test_a_seed_that_was_tested_twice_counts_once(write, tmp_path):
+    write("a", 0, 0.6)
+    write("b", 0, 0.6)
+    (one,) = over_seeds(tmp_path)
+    assert one.files == {0: "a.json"}
+
+
+def test_untrained_models_have_no_seeds(write, tmp_path):
+    write("one", 0, 0.6, trained=False)
+    assert over_seeds(tmp_path) == []
+    assert seeds_section(tmp_path) == ""
+
+
+def test_the_section_shows_both_intervals_and_what_has_one_seed(write, tmp_path):
+    for seed, mean in MEANS.items():
+        write(str(seed), seed, mean)
+    write("lone", 0, 0.7, "--stages.classify.epochs", "6", "--name", "lone")
+    section = seeds_section(tmp_path)
+    (line,) = [one for one in section.splitlines() if one.startswith("| `mine`")]
+    assert "| 61.33 ± 2.00 | ± 3.80 | 0, 1, 2 | 60.00, 63.00, 61.00 |" in line
+    assert "[0](0.json) [1](1.json) [2](2.json)" in line
+    assert "spread: `lone`." in section
