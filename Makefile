@@ -35,6 +35,7 @@ picks: $(STAMP)  ## measure which head to pick, what is missing of it (hours), t
 results: $(STAMP)  ## write results/README.md, the models' cards and the pages of speed and picks from the measurements
 	$(BIN)/python -m fieldmark.evaluation.table results
 	$(BIN)/python -m fieldmark.evaluation.cards results docs/models.md
+	$(BIN)/python -m fieldmark.evaluation.quoted results docs
 	$(BIN)/python -m fieldmark.benchmarks.page benchmarks docs/speed.md
 	$(BIN)/python -m fieldmark.picks --page docs/what_to_pick.md
 

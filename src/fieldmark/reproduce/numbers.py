@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from fieldmark.evaluation.statistics import Estimate, estimate
+from fieldmark.evaluation.statistics import Estimate, estimate, gap
 from fieldmark.reproduce.catalogue import Cell
 from fieldmark.reproduce.state import Measured
 
@@ -44,7 +43,7 @@ def difference_text(found: Sequence[Measured], cell: Cell) -> str:
     """Our number less the published one, in points."""
     if not found or cell.value is None:
         return ""
-    return f"{math.floor((100 * _mean(found) - cell.value) * 100 + 1e-6) / 100:+.2f}"
+    return gap(_mean(found), cell.value / 100)
 
 
 def seeds_text(found: Sequence[Measured]) -> str:

@@ -1,0 +1,161 @@
+"""Tables in the documentation that quote results: each says where its numbers are, and is filled in from there.
+
+``python -m fieldmark.evaluation.quoted results docs`` (`make results` runs it) fills in every table of every page.
+
+A table stands between two comments. The first holds, as YAML, its rows and columns:
+
+```
+<!-- from results
+rows:
+  - {loss: cross-entropy, model: ce_only}
+  - {loss: spatial contrast, model: sc}
+columns:
+  - losses: "{loss}"
+  - 1 shot: {file: fc100_1shot, model: "{model}"}
+  - paired: {file: fc100_1shot, model: "{model}", against: {model: sc}}
+-->
+<!-- end -->
+```
+
+A column is a text, or names a row of a results file: the ``file``; the ``model`` (the end of its name is enough) or the
+``head`` where the file has several; the ``measure`` or condition, where it is not the accuracy. With ``against`` the
+cell is the paired difference to another row of the file, or to the better one of a list; with ``published`` the
+difference to that number. Words in braces are those of the table's row.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
+from fieldmark.evaluation.statistics import gap
+from fieldmark.files import write_beside
+from fieldmark.training.typed import parse_yaml
+
+_TABLE = re.compile(r"(<!-- from results\n(.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
+_WHICH = ("model", "head")
+_KEYS = ("file", "measure", "against", "published", *_WHICH)
+
+
+def fill(text: str, results: str | Path, where: str) -> str:
+    r"""A page with its tables filled in.
+
+    Args:
+        text: The page.
+        results: Folder of the results files.
+        where: The page's name, for messages.
+
+    Raises:
+        FieldmarkError: For a description that is no YAML, a missing file, a row that is not there or not the only one.
+
+    Example:
+        >>> page = ["<!-- from results", "rows: [{a: x}]", 'columns: [{A: "{a}"}]', "-->", "<!-- end -->"]
+        >>> print(fill("\n".join(page), "results", "page").partition("-->")[2].strip())
+        | A |
+        |---|
+        | x |
+        <BLANKLINE>
+        <!-- end -->
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        said = parse_yaml(found[2], where)
+        if not isinstance(said, dict) or set(said) != {"rows", "columns"}:
+            raise FieldmarkError(f"{where}: a table from results is described by rows and columns, got {said!r}")
+        columns = [next(iter(one.items())) for one in said["columns"]]
+        lines = [
+            _cells([name for name, _ in columns]),
+            "|---" * len(columns) + "|",
+            *(_cells([_cell(_named(column, row), Path(results), where) for _, column in columns])
+              for row in said["rows"]),
+        ]  # fmt: skip
+        return "{}\n{}\n\n{}".format(found[1], "\n".join(lines), found[3])
+
+    return _TABLE.sub(filled, text)
+
+
+def fill_pages(results: str | Path, docs: str | Path) -> list[Path]:
+    """Fill in the tables of all pages of a folder; those that changed."""
+    changed = []
+    for path in sorted(Path(docs).rglob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        after = fill(before, results, str(path))
+        if after != before:
+            write_beside(path, lambda file, text=after: file.write(text.encode()))  # type: ignore[misc]
+            changed.append(path)
+    return changed
+
+
+def _named(value: Any, row: Mapping[str, Any]) -> Any:
+    """A column's description with the words of a row in the place of their names."""
+    if isinstance(value, dict):
+        return {key: _named(one, row) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_named(one, row) for one in value]
+    return value.format_map(row) if isinstance(value, str) else value
+
+
+def _cell(said: Any, results: Path, where: str) -> str:
+    if not isinstance(said, dict):
+        return str(said)
+    if unknown := set(said) - set(_KEYS):
+        raise FieldmarkError(f"{where}: a column has {sorted(unknown)}; expected some of {', '.join(_KEYS)}")
+    path = results / f"{said['file']}.json"
+    rows, measure = load_record(path)["rows"], said.get("measure")
+    which = {key: said[key] for key in _WHICH if key in said}
+    row = _measured(_row(rows, which, path), measure, path)
+    if "against" in said:
+        against = said["against"] if isinstance(said["against"], list) else [said["against"]]
+        others = [_measured(_row(rows, {**which, **one}, path), measure, path) for one in against]
+        best = max(others, key=lambda other: other["mean"])
+        return "" if best == row else _signed(compare_rows(row, best).percent())
+    if "published" in said:
+        return gap(row["mean"], float(said["published"]) / 100)
+    return estimate_of(row).percent()
+
+
+def _row(rows: Sequence[Mapping[str, Any]], which: Mapping[str, str], path: Path) -> Mapping[str, Any]:
+    found = [row for row in rows if all(_fits(row[key], value) for key, value in which.items())]
+    if len(found) != 1:
+        raise FieldmarkError(f"{path} has {len(found)} rows with {dict(which)}; expected one")
+    return found[0]
+
+
+def _fits(name: str, wanted: str) -> bool:
+    return name == wanted or Path(name).stem == wanted
+
+
+def _measured(row: Mapping[str, Any], measure: str | None, path: Path) -> Mapping[str, Any]:
+    """A row whose numbers are those of a measure, or of changed images."""
+    if measure is None:
+        return row
+    several = {**row.get("measures", {}), **row.get("columns", {})}
+    if measure not in several:
+        raise FieldmarkError(f"{path} has no measure {measure!r}; expected one of {', '.join(several)}")
+    one = several[measure]
+    return {**row, **one, "hits_per_episode": one.get("hits_per_image")}
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _cells(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fill in the pages."""
+    if len(arguments) != 2:
+        raise FieldmarkError("expected the folder of results and that of pages: results docs")
+    fill_pages(*arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

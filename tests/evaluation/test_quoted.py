@@ -1,0 +1,108 @@
+"""Tables of the documentation say what the results files say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fieldmark.errors import FieldmarkError
+from fieldmark.evaluation.quoted import fill, fill_pages
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "<!-- from results" in path.read_text()]
+
+
+def table(rows, *columns):
+    lines = ["<!-- from results", f"rows: {json.dumps(rows)}", f"columns: {json.dumps(list(columns))}", "-->", ""]
+    return "\n".join(["Before.", "", *lines, "| old |", "", "<!-- end -->", "", "After.", ""])
+
+
+def test_there_are_such_pages():
+    assert len(PAGES) >= 5
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_says_what_the_files_say(path):
+    text = path.read_text()
+    assert text.count("<!-- from results") == text.count("<!-- end -->")
+    assert fill(text, ROOT / "results", str(path)) == text, "run: make results"
+
+
+def test_no_other_page_has_a_table_of_measured_numbers():
+    generated = {"models.md", "what_to_pick.md"}
+    for path in (ROOT / "docs").rglob("*.md"):
+        bare = re.sub(r"<!-- from results.*?<!-- end -->", "", path.read_text(), flags=re.DOTALL)
+        if path.name not in generated:
+            assert not re.search(r"^\|.*\d ± \d", bare, re.MULTILINE), path
+
+
+@pytest.fixture
+def results(tmp_path):
+    def row(model, head, hits, **more):
+        share = sum(hits) / (10 * len(hits))
+        return {
+            "model": model, "task": "few-shot", "mean": share, "ci95": 0.01, "count": len(hits), "over": "episodes",
+            "interval": "normal", "head": head, "head_options": {}, "protocol": {}, "episode_hash": "e",
+            "queries_per_episode": 10, "hits_per_episode": hits, "leaked_classes": [], "seconds": {},
+            "manifest": json.loads((ROOT / "results/glyphs_conv4_1shot.json").read_text())["rows"][0]["manifest"],
+            **more,
+        }  # fmt: skip
+
+    ece = {"mean": 0.25, "ci95": 0.002, "count": 2, "over": "draws", "interval": "student"}
+    record = json.loads((ROOT / "results/glyphs_conv4_1shot.json").read_text())
+    record["rows"] = [
+        row("runs/a", "prototype", [5, 6], measures={"ece": ece}), row("runs/a", "nearest", [7, 9]),
+        row("runs/b", "prototype", [4, 4]),
+    ]  # fmt: skip
+    record["models"] = {"runs/a": {}, "runs/b": {}}
+    (tmp_path / "made_1shot.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_cells_are_means_differences_and_measures(results):
+    cell = {"file": "made_{shot}shot", "model": "a", "head": "prototype"}
+    page = table(
+        [{"shot": 1}],
+        {"shots": "{shot}"}, {"mean": cell}, {"ece": {**cell, "measure": "ece"}},
+        {"to the better": {**cell, "against": [{"head": "nearest"}, {"model": "b"}]}},
+        {"to itself": {**cell, "against": {}}}, {"to the paper": {**cell, "published": 60.25}},
+    )  # fmt: skip
+    text = fill(page, results, "page")
+    assert text.startswith("Before.\n\n<!-- from results")
+    assert text.endswith("<!-- end -->\n\nAfter.\n")
+    assert "| shots | mean | ece | to the better | to itself | to the paper |\n|---|---|---|---|---|---|\n" in text
+    # Differences of the two episodes: -0.2 and -0.3, whose half width is 1.96 * 0.05 / sqrt(2).
+    assert "| 1 | 55.00 ± 1.00 | 25.00 ± 0.20 | -25.00 ± 6.93 |  | -5.25 |" in text
+    assert "| old |" not in text
+    assert fill(text, results, "page") == text
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"file": "made_1shot"}, r"made_1shot.json has 3 rows with \{\}; expected one"),
+        ({"file": "made_1shot", "model": "c"}, "has 0 rows"),
+        ({"file": "none"}, "no result file at .*none.json"),
+        ({"file": "made_1shot", "head": "nearest", "measure": "ece"}, "has no measure 'ece'"),
+        ({"file": "made_1shot", "hed": "nearest"}, r"page: a column has \['hed'\]; expected some of file, "),
+    ],
+)
+def test_what_cannot_be_found_is_named(results, column, words):
+    with pytest.raises(FieldmarkError, match=words):
+        fill(table([{}], {"a": column}), results, "page")
+
+
+def test_a_description_without_rows_is_refused(results):
+    with pytest.raises(FieldmarkError, match="page: a table from results is described by rows and columns"):
+        fill("<!-- from results\nrows: []\n-->\n<!-- end -->", results, "page")
+
+
+def test_only_pages_that_change_are_written(results):
+    (results / "docs").mkdir()
+    stale, plain = results / "docs" / "stale.md", results / "docs" / "plain.md"
+    stale.write_text(table([{}], {"mean": {"file": "made_1shot", "head": "nearest"}}))
+    plain.write_text("Nothing.\n")
+    assert fill_pages(results, results / "docs") == [stale]
+    assert "| 80.00 ± 1.00 |" in stale.read_text()
+    assert fill_pages(results, results / "docs") == []
