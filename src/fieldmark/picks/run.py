@@ -155,29 +155,32 @@ def _choose(
     """For each head with a choice: its options, and how all candidates did on the validation classes."""
     from fieldmark.evaluation import evaluate_heads
 
-    how, found = comparison.listed.validation, {}
-    described: dict[str, dict[str, torch.Tensor]] = {}
-    for key, head in comparison.heads.items():
-        if not head.choose:
-            continue
-        candidates = dict(enumerate(_candidates(head)))
-        results = evaluate_heads(
-            model, val, {str(number): head.head for number in candidates}, comparison.listed.way, how.shot,
-            comparison.data.queries, how.episodes, comparison.listed.seed,
-            head_options={str(number): {**head.options, **options} for number, options in candidates.items()},
-            base_data=base, facts=facts, described=described,
-        )  # fmt: skip
-        best = max(candidates, key=lambda number: results[str(number)].accuracy)
-        found[key] = {
-            "options": candidates[best],
+    how = comparison.listed.validation
+    candidates = {
+        key: {f"{key} {number}": options for number, options in enumerate(_candidates(head))}
+        for key, head in comparison.heads.items()
+        if head.choose
+    }
+    if not candidates:
+        return {}
+    every = {
+        name: (comparison.heads[key], options) for key, some in candidates.items() for name, options in some.items()
+    }
+    # All in one call, which encodes the images once.
+    results = evaluate_heads(
+        model, val, {name: head.head for name, (head, _) in every.items()}, comparison.listed.way, how.shot,
+        comparison.data.queries, how.episodes, comparison.listed.seed,
+        head_options={name: {**head.options, **options} for name, (head, options) in every.items()},
+        base_data=base, facts=facts,
+    )  # fmt: skip
+    return {
+        key: {
+            "options": some[max(some, key=lambda name: results[name].accuracy)],
             "split": comparison.data.val,
-            "candidates": [
-                {"options": options, **results[str(number)].estimate.to_dict()}
-                for number, options in candidates.items()
-            ],
+            "candidates": [{"options": options, **results[name].estimate.to_dict()} for name, options in some.items()],
         }
-        described = {}  # the next head may want other kinds of descriptors
-    return found
+        for key, some in candidates.items()
+    }
 
 
 def _candidates(head: HeadSpec) -> list[dict[str, Any]]:
