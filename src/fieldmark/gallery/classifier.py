@@ -228,7 +228,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Iterable[Input]) -> np.ndarray:
         """Calibrated probabilities ``(n, classes)``, given that each photo is of one of the classes."""
-        return self._probabilities(self._scores(X)).numpy()
+        return self.probabilities(self._scores(X)).numpy()
 
     def predict(self, X: Iterable[Input]) -> np.ndarray:
         """The label of each photo; with ``reject=True`` ``"none of these"`` where the score is below the line."""
@@ -237,7 +237,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if not self.reject:
             return labels
         out = labels.astype(object)
-        out[self._below(scores)] = NONE_OF_THESE
+        out[self.rejected(scores)] = NONE_OF_THESE
         return out
 
     def predict_detailed(self, X: Iterable[Input], top: int = 5) -> list[Prediction]:
@@ -253,8 +253,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def answers(self, scores: Tensor, top: int = 5) -> list[Prediction]:
         """The answers for scores ``(n, classes)`` that are there already."""
-        known = self._line() is not None
-        below, probability = self._below(scores), self._probabilities(scores)
+        known = self.line is not None
+        below, probability = self.rejected(scores), self.probabilities(scores)
         order = probability.argsort(dim=-1, descending=True, stable=True)[:, :top]
         out = []
         for row, (best, chance) in enumerate(zip(order.tolist(), probability.tolist(), strict=True)):
@@ -281,6 +281,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "classes_")
         query, everything = self._prepared(sets[self.head_.descriptors]), torch.arange(len(self.targets_))
         return self._score(query, everything, self.targets_, len(self.classes_))
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Calibrated probabilities ``(n, classes)`` for scores that are there already."""
+        temperature = 1.0 if self.calibration_ is None else self.calibration_.temperature
+        return torch.softmax(scores.double() / temperature, -1)
+
+    def rejected(self, scores: Tensor) -> np.ndarray:
+        """Which of the scores' photos ``(n,)`` are of none of the classes; none where there is no line to be below."""
+        line = self.line
+        return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
+
+    @property
+    def line(self) -> float | None:
+        """Photos whose largest score is below it are of none of the classes; None where nothing is known."""
+        return None if self.calibration_ is None else self.calibration_.threshold
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's tools should know: images, no numbers, in any shape."""
@@ -369,17 +384,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if not torch.isfinite(found).all():
             raise FieldmarkError(f"head {self.head!r} gives scores that are not finite for these photos; take another")
         return found
-
-    def _probabilities(self, scores: Tensor) -> Tensor:
-        temperature = 1.0 if self.calibration_ is None else self.calibration_.temperature
-        return torch.softmax(scores.double() / temperature, -1)
-
-    def _line(self) -> float | None:
-        return None if self.calibration_ is None else self.calibration_.threshold
-
-    def _below(self, scores: Tensor) -> np.ndarray:
-        line = self._line()
-        return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
 
 
 @contextmanager

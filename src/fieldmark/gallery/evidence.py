@@ -236,7 +236,7 @@ def explain(
     )
     labels = _chosen(classifier, scores[0].argsort(descending=True).tolist(), against)
     chosen = [decompose(label) for label in labels]
-    probability = classifier._probabilities(scores)[0]
+    probability = classifier.probabilities(scores)[0]
     height = math.isqrt(len(query))
     grid = (height, len(query) // height)
     if grid[0] * grid[1] != len(query):
@@ -245,7 +245,7 @@ def explain(
         name=_short_name(pictures.names[0]) if isinstance(image, str | os.PathLike) else "photo",
         image=pictures.images[0],
         prediction=prediction,
-        line=classifier._line(),
+        line=classifier.line,
         classes=[
             _evidence(classifier, label, parts, float(probability[label]), photos, regions)
             for label, parts in zip(labels, chosen, strict=True)

@@ -370,7 +370,7 @@ class _Fit:
     ) -> _Draw:
         classifier = self.fitted(support, labels)
         scores = classifier.score_descriptors(query)
-        best = classifier._probabilities(scores).max(-1)
+        best = classifier.probabilities(scores).max(-1)
         temperature = 1.0 if classifier.calibration_ is None else classifier.calibration_.temperature
         return _Draw(
             hits=best.indices.numpy() == asked,
@@ -394,8 +394,8 @@ class _Fit:
         stay, known = torch.from_numpy(~np.isin(labels, left)), ~np.isin(asked, left)
         classifier = self.fitted({kind: one[stay] for kind, one in support.items()}, labels[stay.numpy()])
         scores = classifier.score_descriptors(query)
-        best, sure = scores.amax(-1).numpy(), classifier._probabilities(scores).amax(-1).numpy()
-        below = classifier._below(scores)
+        best, sure = scores.amax(-1).numpy(), classifier.probabilities(scores).amax(-1).numpy()
+        below = classifier.rejected(scores)
         return Rejection(
             auroc=float(roc_auc_score(known, best)),
             auroc_of_confidence=float(roc_auc_score(known, sure)),
