@@ -26,6 +26,7 @@ _ROOMS = (
 _NAMES = {
     "FewShotClassifier": "fieldmark.gallery",
     "evaluate_few_shot": "fieldmark.evaluation",
+    "keep_freed_memory": "fieldmark.allocation",
     "load_model": "fieldmark.backbones",
 }
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fieldmark import heads as heads
     from fieldmark import methods as methods
     from fieldmark import training as training
+    from fieldmark.allocation import keep_freed_memory as keep_freed_memory
     from fieldmark.backbones import load_model as load_model
     from fieldmark.evaluation import evaluate_few_shot as evaluate_few_shot
     from fieldmark.gallery import FewShotClassifier as FewShotClassifier

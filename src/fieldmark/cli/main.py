@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fieldmark._version import __version__
+from fieldmark.allocation import keep_freed_memory
 from fieldmark.errors import FieldmarkError, unknown_name
 
 # name: (module in this folder, what the overview says)
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or bool(os.environ.get("FIELDMARK_DEBUG"))
     arguments = [text for text in arguments if text != "--debug"]
+    keep_freed_memory()
     # What is wrong with an image is told in a line of our own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if hasattr(signal, "SIGTERM"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fieldmark.allocation import keep_freed_memory
 from fieldmark.errors import FieldmarkError, MissingExtraError
 from fieldmark.gallery.incoming import Incoming
 from fieldmark.gallery.records import Described
@@ -34,6 +35,7 @@ class Describer:
         import ray
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(1)  # there is a worker for each processor
         self.embedder: Embedder = ray.get(model) if isinstance(model, ray.ObjectRef) else model
 
