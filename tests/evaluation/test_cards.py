@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def test_measured_rows_are_rows_of_their_results(path):
         assert same
 
 
+def test_a_card_tells_of_the_other_seeds_of_its_recipe():
+    card = read_json(RESULTS / "models" / "cards" / "glyphs_conv4.json", "card")
+    (row,) = [one for one in card["over_seeds"] if (one["shot"], one["head"]) == (1, "prototype")]
+    assert row["seeds"] == [0, 1, 2]
+    means = [load_record(RESULTS / file)["rows"][0]["mean"] for file in row["files"]]
+    assert row["means"] == means
+    assert row["mean"] == pytest.approx(sum(means) / 3)
+    # Student's factor for three seeds is 4.303.
+    assert row["ci95"] == pytest.approx(4.303 * statistics.stdev(means) / 3**0.5, rel=1e-3)
+    section = cards.models_page([card])
+    assert "The same recipe with several seeds; the interval is over seeds (Student):" in section
+
+
 @pytest.fixture
 def results(tmp_path):
     """A folder of results with one model and one results file that names it, by its file and by its name."""
@@ -60,7 +74,9 @@ def test_a_card_is_begun_by_hand_and_filled_in(results):
     begun.write_text('{"name": "conv4/protonet-glyphs", "note": "A *note*."}')
     (card,) = cards.refresh(results)
     assert read_json(begun, "card") == card
-    heads = ["prototype", "local_knn", "logistic"]
+    record = load_record(results / "tiny_1shot.json")
+    heads = [row["head"] for row in record["rows"] if record["models"][row["model"]]["trained"]]
+    assert len(heads) > 2
     assert [(row["file"], row["head"]) for row in card["measured"]] == [
         *(("other.json", head) for head in heads), *(("tiny_1shot.json", head) for head in heads),
     ]  # fmt: skip
@@ -69,7 +85,7 @@ def test_a_card_is_begun_by_hand_and_filled_in(results):
     assert card["objectives"] == ["cross_entropy", "protonet"]
     page = cards.models_page([card])
     assert "A *note*." in page
-    assert f"5-way 1-shot {cards.accuracy(card['measured'][3])}" in page
+    assert f"5-way 1-shot {cards.accuracy(card['measured'][len(heads)])}" in page
     before = begun.stat().st_mtime_ns
     cards.refresh(results)
     assert begun.stat().st_mtime_ns == before
