@@ -18,7 +18,7 @@ MEANS = {0: 0.60, 1: 0.63, 2: 0.61}
 def write(tmp_path):
     """Writes a results file of one row, of a model that a recipe trained."""
 
-    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype"):
+    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype", **more):
         recipe = load_recipe("baseline/glyphs_conv4", ["--seed", str(seed), "--name", f"mine_seed{seed}", *overrides])
         row = {
             "model": "model", "task": "few-shot", "mean": mean, "ci95": 0.01 * (seed + 1), "count": 600,
@@ -26,6 +26,7 @@ def write(tmp_path):
             "protocol": {"way": 5, "shot": 1, "queries": 15, "episodes": 600, "seed": 0}, "episode_hash": episodes,
             "queries_per_episode": 75, "hits_per_episode": [], "leaked_classes": [],
             "manifest": {"name": "glyphs", "split": "test", "checksum": "c", "size": [32, 32]}, "seconds": {},
+            **more,
         }  # fmt: skip
         facts = {"trained": trained, "recipe": recipe.name, "recipe_yaml": recipe.to_yaml(), "seed": seed}
         path = tmp_path / f"{file}.json"
@@ -55,10 +56,11 @@ def test_seeds_of_one_recipe_and_test_belong_together(write, tmp_path):
         {"overrides": ("--stages.classify.epochs", "6")},
         {"episodes": "f" * 64},
         {"head": "logistic"},
+        {"descriptors": {"name": "grid", "options": {}}},
     ],
-    ids=["recipe", "episodes", "head"],
+    ids=["recipe", "episodes", "head", "descriptors"],
 )
-def test_another_recipe_test_or_head_is_apart(write, tmp_path, other):
+def test_another_recipe_test_head_or_description_is_apart(write, tmp_path, other):
     write("one", 0, 0.6)
     write("two", 1, 0.6, *other.pop("overrides", ()), **other)
     assert [list(one.rows) for one in over_seeds(tmp_path)] == [[0], [1]]
@@ -79,6 +81,12 @@ def test_a_key_that_is_new_since_an_older_file_has_its_default(write, tmp_path):
     assert "descriptors:\n  name: dense\n  options: {}\n" in text
     record["models"]["model"]["recipe_yaml"] = text.replace("descriptors:\n  name: dense\n  options: {}\n", "")
     path.write_text(json.dumps(record))
+    assert len(over_seeds(tmp_path)) == 1
+
+
+def test_an_older_file_does_not_name_pooled_descriptors(write, tmp_path):
+    write("one", 0, 0.6)
+    write("two", 1, 0.6, descriptors={"name": "pooled", "options": {}})
     assert len(over_seeds(tmp_path)) == 1
 
 

@@ -33,7 +33,7 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
-from fieldmark.evaluation.statistics import gap
+from fieldmark.evaluation.statistics import points_above
 from fieldmark.files import write_beside
 from fieldmark.training.typed import parse_yaml
 
@@ -115,7 +115,7 @@ def _cell(said: Any, results: Path, where: str) -> str:
         best = max(others, key=lambda other: other["mean"])
         return "" if best == row else _signed(compare_rows(row, best).percent())
     if "published" in said:
-        return gap(row["mean"], float(said["published"]) / 100)
+        return points_above(row["mean"], float(said["published"]) / 100)
     return estimate_of(row).percent()
 
 

@@ -17,6 +17,7 @@ from fieldmark.evaluation.results import estimate_of, load_record, runs_of
 from fieldmark.evaluation.statistics import Estimate, estimate
 
 FOLDER = "seeds"
+_POOLED = {"name": "pooled", "options": {}}
 _SEED_IN_NAME = re.compile(r"[-_]?seed[-_]?\d+$")
 
 
@@ -29,14 +30,12 @@ class OverSeeds:
         training: What decides the training but the seed, as text.
         rows: The row of a results file for every seed, in the seeds' order.
         files: The file of each, relative to the folder.
-        models: The model of each, as its file calls it.
     """
 
     recipe: str
     training: str
     rows: Mapping[int, Mapping[str, Any]]
     files: Mapping[int, str]
-    models: Mapping[int, str]
 
     @property
     def row(self) -> Mapping[str, Any]:
@@ -72,19 +71,20 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
         >>> over_seeds("no such folder")
         []
     """
-    found: dict[tuple[str, ...], dict[int, tuple[Mapping[str, Any], str, str, str]]] = {}
+    found: dict[tuple[str, ...], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
     for file, record in _records(Path(folder)):
         for row in record["rows"]:
             facts = record["models"][row["model"]]
             if facts.get("trained") and facts.get("recipe_yaml"):
                 training, seed = training_of(facts["recipe_yaml"], file)
                 name = _SEED_IN_NAME.sub("", facts["recipe"])
-                found.setdefault((training, *_test(row)), {}).setdefault(seed, (row, file, row["model"], name))
+                found.setdefault((training, *_test(row)), {}).setdefault(seed, (row, file, name))
     out = []
     for (training, *_), members in found.items():
         ordered = {seed: members[seed] for seed in sorted(members)}
-        rows, files, models, names = ({seed: one[part] for seed, one in ordered.items()} for part in range(4))
-        out.append(OverSeeds(next(iter(names.values())), training, rows, files, models))  # type: ignore[arg-type]
+        rows, files = ({seed: one[part] for seed, one in ordered.items()} for part in range(2))
+        name = next(iter(ordered.values()))[2]
+        out.append(OverSeeds(name, training, rows, files))  # type: ignore[arg-type]
     return out
 
 
@@ -112,5 +112,9 @@ def training_of(recipe: str, where: str) -> tuple[str, int]:
 
 
 def _test(row: Mapping[str, Any]) -> tuple[str, ...]:
-    same = [row["task"], row["head"], row["head_options"], row.get("support_copies", 0), row["manifest"]["checksum"]]
+    described = row.get("descriptors") or _POOLED  # older files name none; their heads take pooled ones
+    same = [
+        row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0),
+        row["manifest"]["checksum"],
+    ]  # fmt: skip
     return json.dumps(same, sort_keys=True), *(run["episode_hash"] for run in runs_of(row))

@@ -51,11 +51,11 @@ def percent(share: float) -> str:
     return f"{math.floor(share * 1e4 + 1e-6) / 100:.2f}"
 
 
-def gap(ours: float, published: float) -> str:
+def points_above(ours: float, published: float) -> str:
     """Ours less a published number in points with two digits, never rounded up.
 
     Example:
-        >>> gap(0.611, 0.6031), gap(0.7688, 0.7715)
+        >>> points_above(0.611, 0.6031), points_above(0.7688, 0.7715)
         ('+0.79', '-0.27')
     """
     return f"{float(percent(ours - published)):+.2f}"

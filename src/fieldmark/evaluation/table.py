@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
 from fieldmark.evaluation.robustness import CHANGES
 from fieldmark.evaluation.seeds import OverSeeds, over_seeds
-from fieldmark.evaluation.statistics import Estimate, gap, percent
+from fieldmark.evaluation.statistics import Estimate, percent, points_above
 from fieldmark.files import write_beside
 
 _HEAD = """# Results
@@ -201,7 +201,7 @@ def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple
     """The published figures for a row's mean, and ours less these."""
     named = [one for one in published if one.get("head") in (None, row["head"])]
     theirs = "<br>".join(f"{100 * one['mean']:.2f} ({one['label']})" for one in named)
-    gaps = "<br>".join(gap(row["mean"], one["mean"]) for one in named)
+    gaps = "<br>".join(points_above(row["mean"], one["mean"]) for one in named)
     return theirs, gaps
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fieldmark.evaluation.statistics import Estimate, estimate, gap
+from fieldmark.evaluation.statistics import Estimate, estimate, points_above
 from fieldmark.reproduce.catalogue import Cell
 from fieldmark.reproduce.state import Measured
 
@@ -43,7 +43,7 @@ def difference_text(found: Sequence[Measured], cell: Cell) -> str:
     """Our number less the published one, in points."""
     if not found or cell.value is None:
         return ""
-    return gap(_mean(found), cell.value / 100)
+    return points_above(_mean(found), cell.value / 100)
 
 
 def seeds_text(found: Sequence[Measured]) -> str:
