@@ -127,7 +127,7 @@ class Service:
         def ask(classifier: FewShotClassifier) -> tuple[Prediction, float | None]:
             picture = decode_upload(held.data, self.limits)
             found = classifier.predict_detailed([picture], max(1, len(classifier.classes_)))[0]
-            return found, classifier._line()
+            return found, classifier.line
 
         return self._ask(held, "prediction", ask)
 
