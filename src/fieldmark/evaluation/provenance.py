@@ -38,7 +38,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "torchvision", "timm", "lightning", "numpy")},
+            **{name: metadata.version(name) for name in ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")},
         },
     }
 
