@@ -14,6 +14,8 @@ from typing import Any
 
 from fieldmark._version import __version__
 
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")  # pillow: it decodes, and draws the glyphs
+
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
     """Facts that every results file carries.
@@ -38,7 +40,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")},
+            **{name: metadata.version(name) for name in _PACKAGES},
         },
     }
 
