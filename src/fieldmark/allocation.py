@@ -16,12 +16,13 @@ def keep_freed_memory() -> bool:
     By default glibc takes a large block (the feature maps of a batch) from the system, gives it back once it is free,
     and the system clears every page of it anew: encoding images on a processor can take twice as long
     (``fieldmark bench allocation``). Results stay the same. What was needed once is not given back to other programs
-    before the process ends, and the process may take up to a quarter more. The command line does this by itself. In
+    before the process ends, and the process may take more at its most. The command line does this by itself. In
     Python it is for the program to decide, since it concerns the whole process; call it before the first tensor is
     made.
 
     Nothing is done where the C library is another one than glibc (macOS, Windows, musl), or where the environment
-    already says how memory is to be allocated (a variable ``MALLOC_...``, as of mallopt(3)).
+    already says how memory is to be allocated (a variable ``MALLOC_...``, as of mallopt(3), or ``glibc.malloc`` among
+    the ``GLIBC_TUNABLES``).
 
     Returns:
         Whether it took effect.
@@ -31,13 +32,15 @@ def keep_freed_memory() -> bool:
         >>> fm.keep_freed_memory() in (True, False)  # False where there is nothing to do
         True
     """
-    if not _is_glibc() or any(name.startswith("MALLOC_") for name in os.environ):
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if not is_glibc() or tuned or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     library = ctypes.CDLL(None)
     return bool(library.mallopt(_MMAP_MAX, 0)) and bool(library.mallopt(_TRIM_THRESHOLD, _MOST))
 
 
-def _is_glibc() -> bool:
+def is_glibc() -> bool:
+    """Whether the C library of this process is glibc, whose allocation can be told what to keep."""
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, ValueError, OSError):
