@@ -18,14 +18,14 @@ MEANS = {0: 0.60, 1: 0.63, 2: 0.61}
 def write(tmp_path):
     """Writes a results file of one row, of a model that a recipe trained."""
 
-    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype", **more):
+    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype", size=32, **more):
         recipe = load_recipe("baseline/glyphs_conv4", ["--seed", str(seed), "--name", f"mine_seed{seed}", *overrides])
         row = {
             "model": "model", "task": "few-shot", "mean": mean, "ci95": 0.01 * (seed + 1), "count": 600,
             "over": "episodes", "interval": "normal", "head": head, "head_options": {},
             "protocol": {"way": 5, "shot": 1, "queries": 15, "episodes": 600, "seed": 0}, "episode_hash": episodes,
             "queries_per_episode": 75, "hits_per_episode": [], "leaked_classes": [],
-            "manifest": {"name": "glyphs", "split": "test", "checksum": "c", "size": [32, 32]}, "seconds": {},
+            "manifest": {"name": "glyphs", "split": "test", "checksum": "c", "size": [size, size]}, "seconds": {},
             **more,
         }  # fmt: skip
         facts = {"trained": trained, "recipe": recipe.name, "recipe_yaml": recipe.to_yaml(), "seed": seed}
@@ -57,8 +57,9 @@ def test_seeds_of_one_recipe_and_test_belong_together(write, tmp_path):
         {"episodes": "f" * 64},
         {"head": "logistic"},
         {"descriptors": {"name": "grid", "options": {}}},
+        {"size": 84},
     ],
-    ids=["recipe", "episodes", "head", "descriptors"],
+    ids=["recipe", "episodes", "head", "descriptors", "size"],
 )
 def test_another_recipe_test_head_or_description_is_apart(write, tmp_path, other):
     write("one", 0, 0.6)

@@ -18,7 +18,7 @@ from typing import Any
 from fieldmark.backbones.zoo import CARDS
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import load_record
-from fieldmark.evaluation.seeds import over_seeds, training_of
+from fieldmark.evaluation.seeds import OverSeeds, over_seeds, training_of
 from fieldmark.evaluation.statistics import Estimate, percent
 from fieldmark.files import read_json, write_beside, write_json
 
@@ -55,13 +55,16 @@ seeds. Two models compare where head, episodes and copies are the same.
 """
 
 
-def make_card(model: str | Path, begun: Mapping[str, Any], results: str | Path) -> dict[str, Any]:
+def make_card(
+    model: str | Path, begun: Mapping[str, Any], results: str | Path, tests: Sequence[OverSeeds]
+) -> dict[str, Any]:
     """The card of a model file.
 
     Args:
         model: The file.
         begun: What was written by hand: "name", and "note" if there is something to say.
         results: Folder of the results files, which name the model as the file in their folder ``models`` or by name.
+        tests: What :func:`fieldmark.evaluation.seeds.over_seeds` finds there.
 
     Raises:
         FieldmarkError: If the file was not trained by a recipe, so that it does not say what it was trained on.
@@ -105,7 +108,7 @@ def make_card(model: str | Path, begun: Mapping[str, Any], results: str | Path) 
         "time": made["time"],
         "hardware": made["hardware"],
         "measured": _measured({f"{MODELS}/{model.name}", begun["name"]}, Path(results)),
-        "over_seeds": _over_seeds(known["recipe_yaml"], str(model), results),
+        "over_seeds": _over_seeds(known["recipe_yaml"], str(model), tests),
     }
 
 
@@ -115,23 +118,23 @@ def refresh(results: str | Path) -> list[dict[str, Any]]:
     Raises:
         FieldmarkError: For a card without a name or without a model file.
     """
-    made = []
+    made, tests = [], over_seeds(results)
     for path in sorted((Path(results) / MODELS / CARDS).glob("*.json")):
-        card = fresh(path, results)
+        card = fresh(path, results, tests)
         if card != read_json(path, "card"):
             write_json(path, card)
         made.append(card)
     return sorted(made, key=lambda card: card["name"])
 
 
-def fresh(path: Path, results: str | Path) -> dict[str, Any]:
-    """What a card should say, made anew."""
+def fresh(path: Path, results: str | Path, tests: Sequence[OverSeeds]) -> dict[str, Any]:
+    """What a card should say, made anew; see :func:`make_card`."""
     begun, model = read_json(path, "card"), path.parents[1] / f"{path.stem}.safetensors"
     if not isinstance(begun, dict) or not isinstance(begun.get("name"), str):
         raise FieldmarkError(f"{path} is no card; expected at least {{'name': 'ARCHITECTURE/METHOD-DATA'}}")
     if not model.is_file():
         raise FieldmarkError(f"{path} has no model file; expected {model}")
-    return make_card(model, begun, results)
+    return make_card(model, begun, results, tests)
 
 
 def headlines(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -260,10 +263,10 @@ def _measured(called: set[str], results: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _over_seeds(recipe: str, where: str, results: str | Path) -> list[dict[str, Any]]:
+def _over_seeds(recipe: str, where: str, tests: Sequence[OverSeeds]) -> list[dict[str, Any]]:
     """The few-shot tests of this recipe that there are of several seeds."""
     training, _ = training_of(recipe, where)
-    found = [one for one in over_seeds(results) if one.training == training and len(one.rows) > 1]
+    found = [one for one in tests if one.training == training and len(one.rows) > 1]
     return [
         {
             **_test(one.row), "seeds": list(one.rows), "means": [row["mean"] for row in one.rows.values()],

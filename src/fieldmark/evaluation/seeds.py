@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldmark.data import Manifest
 from fieldmark.evaluation.results import estimate_of, load_record, runs_of
 from fieldmark.evaluation.statistics import Estimate, estimate
 
@@ -73,11 +74,14 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
     """
     found: dict[tuple[str, ...], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
     for file, record in _records(Path(folder)):
+        trained = {
+            model: (*training_of(facts["recipe_yaml"], file), _SEED_IN_NAME.sub("", facts["recipe"]))
+            for model, facts in record["models"].items()
+            if facts.get("trained") and facts.get("recipe_yaml")
+        }
         for row in record["rows"]:
-            facts = record["models"][row["model"]]
-            if facts.get("trained") and facts.get("recipe_yaml"):
-                training, seed = training_of(facts["recipe_yaml"], file)
-                name = _SEED_IN_NAME.sub("", facts["recipe"])
+            if row["model"] in trained:
+                training, seed, name = trained[row["model"]]
                 found.setdefault((training, *_test(row)), {}).setdefault(seed, (row, file, name))
     out = []
     for (training, *_), members in found.items():
@@ -113,8 +117,6 @@ def training_of(recipe: str, where: str) -> tuple[str, int]:
 
 def _test(row: Mapping[str, Any]) -> tuple[str, ...]:
     described = row.get("descriptors") or _POOLED  # older files name none; their heads take pooled ones
-    same = [
-        row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0),
-        row["manifest"]["checksum"],
-    ]  # fmt: skip
+    images = Manifest.from_dict(row["manifest"]).identity
+    same = [row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0), images]
     return json.dumps(same, sort_keys=True), *(run["episode_hash"] for run in runs_of(row))
