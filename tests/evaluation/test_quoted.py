@@ -85,7 +85,13 @@ def test_cells_are_means_differences_and_measures(results):
         ({"file": "made_1shot", "model": "c"}, "has 0 rows"),
         ({"file": "none"}, "no result file at .*none.json"),
         ({"file": "made_1shot", "head": "nearest", "measure": "ece"}, "has no measure 'ece'"),
-        ({"file": "made_1shot", "hed": "nearest"}, r"page: a column has \['hed'\]; expected some of file, "),
+        ({"file": "made_1shot", "hed": "nearest"}, r"page: a column has \['hed'\]; expected file and "),
+        ({"head": "nearest"}, r"page: a column has \['head'\]; expected file and "),
+        ({"file": "{nofile}"}, r"page: '\{nofile\}' asks for 'nofile'; the table's row has"),
+        (
+            {"file": "made_1shot", "model": "a", "head": "prototype", "measure": "ece", "against": {}},
+            "'ece' is not of single images",
+        ),
     ],
 )
 def test_what_cannot_be_found_is_named(results, column, words):
@@ -96,6 +102,12 @@ def test_what_cannot_be_found_is_named(results, column, words):
 def test_a_description_without_rows_is_refused(results):
     with pytest.raises(FieldmarkError, match="page: a table from results is described by rows and columns"):
         fill("<!-- from results\nrows: []\n-->\n<!-- end -->", results, "page")
+
+
+def test_a_table_without_an_end_does_not_take_the_prose_up_to_the_next_one(results):
+    page = table([{}], {"a": "b"})
+    with pytest.raises(FieldmarkError, match=r"page: 2 times .*, 1 times"):
+        fill(page.replace("<!-- end -->", "Prose.") + page, results, "page")
 
 
 def test_only_pages_that_change_are_written(results):

@@ -25,9 +25,10 @@ difference to that number. Words in braces are those of the table's row.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from fieldmark.evaluation.statistics import points_above
 from fieldmark.files import write_beside
 from fieldmark.training.typed import parse_yaml
 
-_TABLE = re.compile(r"(<!-- from results\n(.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
+_BEGIN, _END = "<!-- from results\n", "<!-- end -->"
+_TABLE = re.compile(f"({_BEGIN}(.*?)-->\n).*?({_END})", re.DOTALL)
 _WHICH = ("model", "head")
 _KEYS = ("file", "measure", "against", "published", *_WHICH)
 
@@ -62,6 +64,9 @@ def fill(text: str, results: str | Path, where: str) -> str:
         <BLANKLINE>
         <!-- end -->
     """
+    if text.count(_BEGIN) != text.count(_END):
+        raise FieldmarkError(f"{where}: {text.count(_BEGIN)} times {_BEGIN!r}, {text.count(_END)} times {_END!r}")
+    load = functools.cache(load_record)  # a file is read once a page
 
     def filled(found: re.Match[str]) -> str:
         said = parse_yaml(found[2], where)
@@ -71,7 +76,7 @@ def fill(text: str, results: str | Path, where: str) -> str:
         lines = [
             _cells([name for name, _ in columns]),
             "|---" * len(columns) + "|",
-            *(_cells([_cell(_named(column, row), Path(results), where) for _, column in columns])
+            *(_cells([_cell(_named(column, row, where), Path(results), where, load) for _, column in columns])
               for row in said["rows"]),
         ]  # fmt: skip
         return "{}\n{}\n\n{}".format(found[1], "\n".join(lines), found[3])
@@ -91,27 +96,34 @@ def fill_pages(results: str | Path, docs: str | Path) -> list[Path]:
     return changed
 
 
-def _named(value: Any, row: Mapping[str, Any]) -> Any:
+def _named(value: Any, row: Mapping[str, Any], where: str) -> Any:
     """A column's description with the words of a row in the place of their names."""
     if isinstance(value, dict):
-        return {key: _named(one, row) for key, one in value.items()}
+        return {key: _named(one, row, where) for key, one in value.items()}
     if isinstance(value, list):
-        return [_named(one, row) for one in value]
-    return value.format_map(row) if isinstance(value, str) else value
+        return [_named(one, row, where) for one in value]
+    try:
+        return value.format_map(row) if isinstance(value, str) else value
+    except KeyError as error:
+        raise FieldmarkError(f"{where}: {value!r} asks for {error}; the table's row has {', '.join(row)}") from None
 
 
-def _cell(said: Any, results: Path, where: str) -> str:
+def _cell(said: Any, results: Path, where: str, load: Callable[[Path], Mapping[str, Any]]) -> str:
     if not isinstance(said, dict):
         return str(said)
-    if unknown := set(said) - set(_KEYS):
-        raise FieldmarkError(f"{where}: a column has {sorted(unknown)}; expected some of {', '.join(_KEYS)}")
+    if (unknown := set(said) - set(_KEYS)) or "file" not in said:
+        raise FieldmarkError(
+            f"{where}: a column has {sorted(unknown or said)}; expected file and {', '.join(_KEYS[1:])}"
+        )
     path = results / f"{said['file']}.json"
-    rows, measure = load_record(path)["rows"], said.get("measure")
+    rows, measure = load(path)["rows"], said.get("measure")
     which = {key: said[key] for key in _WHICH if key in said}
     row = _measured(_row(rows, which, path), measure, path)
     if "against" in said:
         against = said["against"] if isinstance(said["against"], list) else [said["against"]]
         others = [_measured(_row(rows, {**which, **one}, path), measure, path) for one in against]
+        if row["hits_per_episode"] is None:
+            raise FieldmarkError(f"{path}: {measure!r} is not of single images, so there is no paired difference of it")
         best = max(others, key=lambda other: other["mean"])
         return "" if best == row else _signed(compare_rows(row, best).percent())
     if "published" in said:
