@@ -284,8 +284,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Calibrated probabilities ``(n, classes)`` for scores that are there already."""
-        temperature = 1.0 if self.calibration_ is None else self.calibration_.temperature
-        return torch.softmax(scores.double() / temperature, -1)
+        return torch.softmax(scores.double() / self.temperature, -1)
 
     def rejected(self, scores: Tensor) -> np.ndarray:
         """Which of the scores' photos ``(n,)`` are of none of the classes; none where there is no line to be below."""
@@ -293,8 +292,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return np.zeros(len(scores), bool) if line is None else (scores.max(-1).values < line).numpy()
 
     @property
+    def temperature(self) -> float:
+        """Scores are divided by it before the softmax; 1 without calibration."""
+        check_is_fitted(self, "classes_")
+        return 1.0 if self.calibration_ is None else self.calibration_.temperature
+
+    @property
     def line(self) -> float | None:
         """Photos whose largest score is below it are of none of the classes; None where nothing is known."""
+        check_is_fitted(self, "classes_")
         return None if self.calibration_ is None else self.calibration_.threshold
 
     def __sklearn_tags__(self) -> Any:

@@ -371,13 +371,12 @@ class _Fit:
         classifier = self.fitted(support, labels)
         scores = classifier.score_descriptors(query)
         best = classifier.probabilities(scores).max(-1)
-        temperature = 1.0 if classifier.calibration_ is None else classifier.calibration_.temperature
         return _Draw(
             hits=best.indices.numpy() == asked,
             confidence=best.values.numpy(),
             uncalibrated=torch.softmax(scores.double(), -1).amax(-1).numpy(),
-            log_likelihood=np.array(negative_log_likelihood(scores, torch.from_numpy(asked), temperature)),
-            temperatures=np.array(temperature),
+            log_likelihood=np.array(negative_log_likelihood(scores, torch.from_numpy(asked), classifier.temperature)),
+            temperatures=np.array(classifier.temperature),
             rejection=self.rejection(support, query, labels, asked, left) if len(left) else None,
         )
 
