@@ -36,6 +36,8 @@ def test_contract(name, images):
     assert float(first.max()) <= 1 + 1e-6
     eight = (images * 255).to(torch.uint8)
     assert torch.allclose(pipeline(eight, generator(3)), pipeline(eight.float() / 255, generator(3)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as a training step in mixed precision calls it
+        assert torch.equal(pipeline(images, generator(3)), first)
 
 
 @pytest.mark.parametrize("name", sorted(set(CONTRACT) - {"resize", "center_crop"}))

@@ -54,11 +54,12 @@ class Augment:
         self.steps = list(steps)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, to float in 0 to 1."""
+        """Images ``(B, 3, H, W)``, uint8 or float in 0 to 1, to float in 0 to 1, in their own precision always."""
         if not images.is_floating_point():
             images = images.float() / 255
-        for step in self.steps:
-            images = step(images, generator)
+        with torch.autocast(images.device.type, enabled=False):  # 8 bits of a colour want more than half precision
+            for step in self.steps:
+                images = step(images, generator)
         return images
 
 
