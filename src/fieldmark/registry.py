@@ -13,6 +13,7 @@ from fieldmark.errors import FieldmarkError, unknown_name
 
 T = TypeVar("T")
 
+_WRITABLE = (str, int, float, list, tuple, dict, NoneType)  # what can be written into a file
 # How a message calls the plain types; a truth value is no number here.
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", NoneType: "null"}
 
@@ -92,6 +93,18 @@ class Registry(Generic[T]):
                     raise unknown_name(f"option of {self.kind} {name!r}", option, parameters)
         check_types(f"{self.kind} {name}", entry.make, options)
         return entry.make(**options)
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """The options of a name that have a default which a file can hold, with it.
+
+        Example:
+            >>> shapes = Registry("shape")
+            >>> _ = shapes.add("line", "of a length")(lambda length=1.0, end="round", pen=print: length)
+            >>> shapes.defaults("line")
+            {'length': 1.0, 'end': 'round'}
+        """
+        parameters = inspect.signature(self.get(name).make).parameters.values()
+        return {one.name: one.default for one in parameters if isinstance(one.default, _WRITABLE)}
 
 
 def check_types(owner: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -25,11 +25,24 @@ def _recipes():
         seen.add(parts)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one.name for one in list_recipes()])
+def test_a_recipe_runs_in_mixed_precision(name, tmp_path, make_data):
+    _run(name, tmp_path, make_data, precision="bf16-mixed")
+
+
 @pytest.mark.parametrize("name", list(_recipes()))
 def test_a_recipe_runs(name, tmp_path, make_data):
+    _run(name, tmp_path, make_data)
+
+
+def _run(name, tmp_path, make_data, **trainer):
     given = load_recipe(name)
     stages = given.stages
-    few = {"evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}], "trainer": {"accelerator": "cpu"}}
+    few = {
+        "evaluations": [{"way": 3, "queries": 3, "episodes": 5, "split": "test"}],
+        "trainer": {"accelerator": "cpu", **trainer},
+    }
     if given.backbone.options.get("pretrained"):
         few["backbone.options.pretrained"] = False  # the weights may be out of reach
     if given.backbone.name.partition(".")[0] in ("resnet50", "resnet101"):

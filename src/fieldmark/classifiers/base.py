@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from types import NoneType
 from typing import Any
 
 from torch import nn
@@ -15,8 +13,6 @@ from fieldmark.shapes import Float, Tensor
 Encode = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, C, h, w)``."""
 
-_PLAIN = (str, int, float, list, tuple, dict, NoneType)  # what can be written into a file
-
 
 class ClassifierRegistry(Registry["Classifier"]):
     """Classifiers by name; each one remembers the name and all options that it was made with."""
@@ -24,9 +20,7 @@ class ClassifierRegistry(Registry["Classifier"]):
     def create(self, name: str, **options: Any) -> Classifier:
         """Make the named classifier; options that it does not take are refused with the nearest valid one."""
         classifier = super().create(name, **options)
-        parameters = inspect.signature(self.get(name).make).parameters.values()
-        defaults = {one.name: one.default for one in parameters if isinstance(one.default, _PLAIN)}
-        classifier.made_as = name, {**defaults, **options}
+        classifier.made_as = name, {**self.defaults(name), **options}
         return classifier
 
 

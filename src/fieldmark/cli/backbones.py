@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_trained(rows: list[dict[str, Any]]) -> None:
     """The cards in short."""
-    from fieldmark.evaluation.cards import accuracy, headlines, scored_by, short_commit
+    from fieldmark.evaluation.cards import accuracy, headlines, short_commit
+    from fieldmark.evaluation.table import scorer_of
 
     def origin(card: dict[str, Any]) -> str:
         places = " x ".join(map(str, card["map"]))
@@ -70,7 +71,7 @@ def _print_trained(rows: list[dict[str, Any]]) -> None:
 
     def measured(card: dict[str, Any]) -> str:
         lines = [
-            f"{row['way']}-way {row['shot']}-shot {accuracy(row)}, {scored_by(row)}\n  results/{row['file']}"
+            f"{row['way']}-way {row['shot']}-shot {accuracy(row)}, {scorer_of(row)}\n  results/{row['file']}"
             for row in headlines(card)
         ]
         return "\n".join(lines)

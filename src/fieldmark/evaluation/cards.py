@@ -20,6 +20,7 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import load_record
 from fieldmark.evaluation.seeds import OverSeeds, over_seeds, training_of
 from fieldmark.evaluation.statistics import Estimate, percent
+from fieldmark.evaluation.table import scorer_of
 from fieldmark.files import read_json, write_beside, write_json
 
 MODELS = "models"
@@ -160,12 +161,6 @@ def accuracy(row: Mapping[str, Any]) -> str:
     return Estimate(row["mean"], row["ci95"], row["count"], row["over"], row["interval"]).percent()
 
 
-def scored_by(row: Mapping[str, Any]) -> str:
-    """The head with its options."""
-    options = ", ".join(f"{key} {value}" for key, value in row["head_options"].items())
-    return f"{row['head']} ({options})" if options else row["head"]
-
-
 def short_commit(commit: str) -> str:
     """Its first digits, and whether the code differed from it.
 
@@ -234,7 +229,7 @@ def _seeds_table(card: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     test = f"{row['way']}-way {row['shot']}-shot, {_episodes(row)}"
-    return [f"{row['data']} {row['split']}", test, scored_by(row)]
+    return [f"{row['data']} {row['split']}", test, scorer_of(row)]
 
 
 def _episodes(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from fieldmark.evaluation.robustness import CHANGES
 from fieldmark.evaluation.seeds import OverSeeds, over_seeds
 from fieldmark.evaluation.statistics import Estimate, percent, points_above
 from fieldmark.files import write_beside
+from fieldmark.heads import HEADS
 
 _HEAD = """# Results
 
@@ -126,8 +127,20 @@ def _top1_protocol(row: Mapping[str, Any]) -> str:
 
 
 def scorer_of(row: Mapping[str, Any]) -> str:
-    """What names the images: the model's classifier, or a head and what it was fitted on."""
+    """What names the images: the model's classifier, or a head and what it was fitted on.
+
+    A head that was trained with its model has all its options on record; those that it has by itself are left out.
+
+    Example:
+        >>> scorer_of({"head": "prototype", "head_options": {"transform": "l2"}})
+        'prototype (transform l2)'
+        >>> scorer_of({"head": "prototype", "head_options": {**HEADS.defaults("prototype"), "metric": "cosine"}})
+        'prototype (metric cosine)'
+    """
     options = dict(row["head_options"])
+    own = HEADS.defaults(row["head"]) if row["head"] in HEADS else {}
+    if own.keys() == options.keys():
+        options = {key: value for key, value in options.items() if value != own[key]}
     name = f"classifier {options.pop('name', '')}".strip() if row["head"] == "classifier" else row["head"]
     given = ", ".join(f"{key} {value}" for key, value in options.items() if row["head"] != "classifier")
     return f"{name} ({given})" if given else name

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from math import inf
-from types import NoneType
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -17,8 +15,6 @@ from fieldmark.shapes import Float, Int, Tensor
 
 Kind = Literal["pooled", "local", "spatial"]
 
-_PLAIN = (str, int, float, list, tuple, dict, NoneType)  # what can be written into a file
-
 
 class HeadRegistry(Registry["Head"]):
     """Heads by name; each one remembers the name and all options that it was made with (:attr:`Head.made_as`)."""
@@ -26,9 +22,7 @@ class HeadRegistry(Registry["Head"]):
     def create(self, name: str, **options: Any) -> Head:
         """Make the named head; options that it does not take are refused with the nearest valid one."""
         head = super().create(name, **options)
-        parameters = inspect.signature(self.get(name).make).parameters.values()
-        defaults = {one.name: one.default for one in parameters if isinstance(one.default, _PLAIN)}
-        head.made_as = name, {**defaults, **options}
+        head.made_as = name, {**self.defaults(name), **options}
         return head
 
 
