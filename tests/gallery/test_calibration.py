@@ -10,16 +10,11 @@ from fieldmark.gallery.calibration import (
     FEWEST,
     best_temperature,
     calibrate,
-    class_groups,
-    expected_calibration_error,
-    held_out_photos,
     negative_log_likelihood,
-    photo_runs,
-    reliability,
-    risk_coverage,
     spread,
-    strangers,
 )
+from fieldmark.gallery.confidence_measures import expected_calibration_error, reliability, risk_coverage
+from fieldmark.gallery.held_out import class_groups, held_out_photos, photo_runs, strangers
 
 
 def answers(count: int = 4000, way: int = 6, temperature: float = 0.2, seed: int = 0):

@@ -21,12 +21,12 @@ _LATER = {
     "Photo": "records",
     "Pictures": "pictures",
     "Prediction": "classifier",
-    "expected_calibration_error": "calibration",
+    "expected_calibration_error": "confidence_measures",
     "export_classifier": "portable",
     "open_picture": "pictures",
     "read_pictures": "pictures",
-    "reliability": "calibration",
-    "risk_coverage": "calibration",
+    "reliability": "confidence_measures",
+    "risk_coverage": "confidence_measures",
 }
 
 __all__ = [
@@ -55,8 +55,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fieldmark.gallery.advice import Advice
-    from fieldmark.gallery.calibration import Calibration, expected_calibration_error, reliability, risk_coverage
+    from fieldmark.gallery.calibration import Calibration
     from fieldmark.gallery.classifier import FewShotClassifier, Prediction
+    from fieldmark.gallery.confidence_measures import expected_calibration_error, reliability, risk_coverage
     from fieldmark.gallery.embedder import Embedder, Identity
     from fieldmark.gallery.enrolling import Enrolled
     from fieldmark.gallery.evidence import Explanation

@@ -1,15 +1,10 @@
 """Honest confidence: temperature and the line below which the answer is "none of these", from the support photos alone.
 
-Nothing is encoded again. Held-out photos: one run leaves out one photo of every class that has two or more, and as many
-runs as the largest class has photos leave out every photo once. So every class gives up the same, and the calibration
-is not tilted against the photo's own class, as it is where one photo alone is left out. Strangers: a fifth of the
-classes is left out at a time, and their photos are scored against the rest; that is what a photo of no enrolled class
-looks like, and it needs no second photo of a class.
+Both come from scores of photos that were no part of the support set (:mod:`fieldmark.gallery.held_out`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,17 +12,8 @@ import numpy as np
 import torch
 
 from fieldmark.errors import FieldmarkError
+from fieldmark.gallery.held_out import GROUPS, RUNS, Score, held_out_photos, strangers
 from fieldmark.shapes import Float, Int, Tensor
-
-Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""From numbers of support photos ``(S,)``, their classes ``(S,)``, numbers of queries ``(Q,)`` and the way to scores
-``(Q, way)``."""
-
-RUNS = 20
-"""At most so many runs for the held-out photos; classes with more photos leave out several in each."""
-
-GROUPS = 5
-"""Groups of classes for the strangers."""
 
 FALSE_REJECT = 0.05
 """Share of the photos of enrolled classes that is rejected unless something else is asked for."""
@@ -51,104 +37,6 @@ PRIOR_PHOTOS = 5.0
 """How many held-out photos that prior is worth."""
 
 _BETAS = (1e-4, 1e4)  # inverse temperatures that are looked at, in units of the scores' spread
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Scores of photos that were no part of the support set they were scored against.
-
-    Attributes:
-        scores: ``(n, way)``; minus infinity for classes that were left out.
-        labels: ``(n,)`` their true classes.
-        index: ``(n,)`` which of the support photos they are.
-    """
-
-    scores: Tensor
-    labels: Tensor
-    index: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def photo_runs(labels: Int[np.ndarray, " S"], runs: int = RUNS) -> list[np.ndarray]:
-    """Which photos each run leaves out: every photo of a class with two or more exactly once, never a whole class.
-
-    Args:
-        labels: Classes of the support photos.
-        runs: At most so many runs, 2 or more.
-
-    Example:
-        >>> [run.tolist() for run in photo_runs(np.array([0, 0, 0, 1, 1, 2]))]
-        [[0, 3], [1, 4], [2]]
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    parts = min(runs, int(counts.max(initial=0)))
-    out: list[list[int]] = [[] for _ in range(parts)]
-    for label, count in zip(classes, counts, strict=True):
-        if count > 1:
-            for rank, photo in enumerate(np.flatnonzero(labels == label)):
-                out[rank % parts].append(int(photo))
-    return [np.array(sorted(run)) for run in out if run]
-
-
-def class_groups(way: int, groups: int = GROUPS) -> list[np.ndarray]:
-    """Which classes each run leaves out: every class once, at least one stays; none if there is a single class.
-
-    Example:
-        >>> [group.tolist() for group in class_groups(5, 2)], class_groups(1)
-        ([[0, 2, 4], [1, 3]], [])
-    """
-    parts = min(groups, way) if way > 1 else 0
-    return [np.arange(start, way, parts) for start in range(parts)]
-
-
-def held_out_photos(score: Score, labels: Int[Tensor, " S"], way: int, runs: int = RUNS) -> HeldOut:
-    """Every photo of a class with two or more, scored against a support set without it.
-
-    Args:
-        score: Scores queries; see :data:`Score`.
-        labels: Classes of the support photos, 0 to way - 1.
-        way: Number of classes.
-        runs: At most so many calls.
-    """
-    everything = torch.arange(len(labels))
-    parts = []
-    for left in (torch.from_numpy(run) for run in photo_runs(labels.cpu().numpy(), runs)):
-        stay = everything[~torch.isin(everything, left)]
-        parts.append((score(stay, labels[stay], left, way), left))
-    return _joined(parts, labels, way)
-
-
-def strangers(score: Score, labels: Int[Tensor, " S"], way: int, groups: int = GROUPS) -> HeldOut:
-    """Every photo, scored against the classes of the other groups: it belongs to none of these.
-
-    Args:
-        score: Scores queries; see :data:`Score`.
-        labels: Classes of the support photos, 0 to way - 1.
-        way: Number of classes; with a single one there are no strangers.
-        groups: Number of calls.
-    """
-    parts = []
-    for left in (torch.from_numpy(group) for group in class_groups(way, groups)):
-        away = torch.isin(labels, left)
-        stay = torch.arange(way)[~torch.isin(torch.arange(way), left)]
-        number = torch.full((way,), -1).index_put((stay,), torch.arange(len(stay)))
-        support = torch.nonzero(~away).flatten()
-        index = torch.nonzero(away).flatten()
-        found = score(support, number[labels[support]], index, len(stay))
-        scores = found.new_full((len(index), way), -torch.inf)
-        scores[:, stay] = found
-        parts.append((scores, index))
-    return _joined(parts, labels, way)
-
-
-def _joined(parts: list[tuple[Tensor, Tensor]], labels: Tensor, way: int) -> HeldOut:
-    if not parts:
-        none = torch.empty(0, dtype=torch.int64)
-        return HeldOut(torch.empty(0, way), none, none)
-    index = torch.cat([photos for _, photos in parts])
-    return HeldOut(torch.cat([scores for scores, _ in parts]).float(), labels[index], index)
 
 
 def negative_log_likelihood(scores: Float[Tensor, "n way"], labels: Int[Tensor, " n"], temperature: float) -> float:
@@ -278,12 +166,12 @@ def calibrate(
     single photo has no threshold.
 
     Args:
-        score: Scores queries from some of the support photos; see :data:`Score`.
+        score: Scores queries from some of the support photos; see :data:`fieldmark.gallery.held_out.Score`.
         labels: Classes of the support photos, 0 to way - 1.
         way: Number of classes.
         false_reject: Share of the photos of enrolled classes that may be rejected.
-        runs: See :func:`held_out_photos`.
-        groups: See :func:`strangers`.
+        runs: See :func:`~fieldmark.gallery.held_out.held_out_photos`.
+        groups: See :func:`~fieldmark.gallery.held_out.strangers`.
         prior: Expected temperature in units of the spread of strangers' scores.
         allowance: Factor on the temperature of held-out photos.
     """
@@ -313,124 +201,3 @@ def calibrate(
         ),
         basis=basis,
     )
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Confidence and accuracy by bins of confidence.
-
-    Attributes:
-        edges: ``(bins + 1,)`` from 0 to 1.
-        counts: ``(bins,)`` answers in each bin.
-        confidence: ``(bins,)`` their mean confidence; NaN where there are none.
-        accuracy: ``(bins,)`` share of them that is right; likewise.
-        error: Expected calibration error: mean of the gaps between the two, weighted by the counts.
-    """
-
-    edges: np.ndarray
-    counts: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
-
-
-def reliability(confidence: Float[np.ndarray, " n"], correct: Any, bins: int = 15) -> Reliability:
-    """How far confidence and accuracy are apart, bin by bin.
-
-    Source: Naeini et al. 2015; Guo et al. 2017, eq. 3. Bins are open below and closed above; 0 is in the first.
-
-    Args:
-        confidence: Probability of each answer that was given.
-        correct: Whether it was right.
-        bins: Bins of equal width.
-
-    Raises:
-        FieldmarkError: For no answers, other lengths, or numbers that are no probabilities.
-    """
-    confidence, correct = _answers(confidence, correct)
-    if confidence.min() < 0 or confidence.max() > 1 + 1e-6:
-        raise FieldmarkError(f"confidence goes from {confidence.min():g} to {confidence.max():g}; expected 0 to 1")
-    if bins < 1:
-        raise FieldmarkError(f"bins is {bins}; expected at least 1")
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, confidence, bins), np.bincount(place, correct, bins)
-    means = [np.divide(one, counts, out=np.full(bins, np.nan), where=counts > 0) for one in sums]
-    gap = np.where(counts > 0, np.abs(np.nan_to_num(means[0]) - np.nan_to_num(means[1])), 0)
-    return Reliability(edges, counts, means[0], means[1], float((gap * counts).sum() / len(confidence)))
-
-
-def expected_calibration_error(confidence: Float[np.ndarray, " n"], correct: Any, bins: int = 15) -> float:
-    """The error of :func:`reliability` alone.
-
-    Example:
-        >>> expected_calibration_error(np.array([0.8, 0.8, 0.8, 0.8]), [1, 1, 1, 0])  # doctest: +ELLIPSIS
-        0.05...
-    """
-    return reliability(confidence, correct, bins).error
-
-
-@dataclass(frozen=True)
-class RiskCoverage:
-    """What is gained by leaving the least sure answers out.
-
-    Attributes:
-        threshold: ``(k,)`` distinct confidences, falling: answers at or above it are given.
-        coverage: ``(k,)`` share of the questions that is answered.
-        risk: ``(k,)`` share of these answers that is wrong.
-        area: Mean risk over all coverages (1/n to 1, answers of equal confidence in mean order); 0 is best.
-    """
-
-    threshold: np.ndarray
-    coverage: np.ndarray
-    risk: np.ndarray
-    area: float
-
-    def coverage_at(self, risk: float) -> float:
-        """The largest coverage with at most this risk; 0 where there is none.
-
-        Example:
-            >>> risk_coverage(np.array([0.9, 0.8, 0.7, 0.6]), [1, 1, 0, 1]).coverage_at(0.25)
-            1.0
-        """
-        fits = self.coverage[self.risk <= risk]
-        return float(fits.max()) if len(fits) else 0.0
-
-
-def risk_coverage(confidence: Float[np.ndarray, " n"], correct: Any) -> RiskCoverage:
-    """Risk against coverage as the threshold on the confidence falls.
-
-    Source: Geifman and El-Yaniv 2017, "Selective classification for deep neural networks".
-
-    Args:
-        confidence: Of each answer, on any scale; larger is surer.
-        correct: Whether it was right.
-
-    Raises:
-        FieldmarkError: For no answers, or other lengths.
-
-    Example:
-        >>> found = risk_coverage(np.array([0.9, 0.5, 0.7, 0.5]), [1, 0, 1, 1])
-        >>> found.coverage.tolist(), found.risk.tolist()
-        ([0.25, 0.5, 1.0], [0.0, 0.0, 0.25])
-    """
-    confidence, correct = _answers(confidence, correct)
-    values, place, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
-    wrong = np.bincount(place, 1 - correct, len(values))
-    answered, errors = np.cumsum(counts), np.cumsum(wrong)
-    # Within a group of equal confidence the order means nothing: errors are spread evenly over it.
-    each = np.repeat(wrong / counts, counts)
-    area = float((np.cumsum(each) / np.arange(1, len(confidence) + 1)).mean())
-    return RiskCoverage(-values, answered / len(confidence), errors / answered, area)
-
-
-def _answers(confidence: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
-    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
-        raise FieldmarkError(
-            f"confidence has shape {confidence.shape} and correct {correct.shape}; expected one of each an answer"
-        )
-    if not np.isfinite(confidence).all():
-        raise FieldmarkError("confidence holds NaN or infinity; expected numbers")
-    return confidence, correct

@@ -19,14 +19,9 @@ from fieldmark.evaluation.features import encode
 from fieldmark.evaluation.few_shot import _facts_of, _with_normalisation
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
-from fieldmark.gallery.calibration import (
-    FALSE_REJECT,
-    expected_calibration_error,
-    negative_log_likelihood,
-    reliability,
-    risk_coverage,
-)
+from fieldmark.gallery.calibration import FALSE_REJECT, negative_log_likelihood
 from fieldmark.gallery.classifier import FewShotClassifier, kinds_of
+from fieldmark.gallery.confidence_measures import expected_calibration_error, reliability, risk_coverage
 from fieldmark.gallery.embedder import Embedder
 from fieldmark.gallery.kept import KeptDescriptors
 from fieldmark.heads import create_for
