@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 
 import pytest
@@ -53,3 +54,10 @@ def test_a_folder_where_none_can_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FieldmarkError, match="cannot write"):
         write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_json_holds_no_number_that_json_does_not_know(tmp_path):
+    value = {"a": [1.5, float("nan"), (float("-inf"),)], "b": {"c": float("inf"), "d": 2}}
+    path = write_json(tmp_path / "a.json", value)
+    strict = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert strict == {"a": [1.5, None, [None]], "b": {"c": None, "d": 2}}

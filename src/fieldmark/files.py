@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -51,9 +52,32 @@ def write_beside(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON, beside and renamed."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    """Write ``value`` as indented JSON, beside and renamed; see :func:`json_text`."""
+    text = json_text(value) + "\n"
     return write_beside(path, lambda file: file.write(text.encode()))
+
+
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON; numbers that are not finite become null, for JSON has no others.
+
+    Example:
+        >>> print(json_text({"ratio": float("inf")}))
+        {
+         "ratio": null
+        }
+    """
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -3,6 +3,7 @@ import pytest
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
+from fieldmark.files import read_json, write_json
 
 
 def test_intervals_equal_the_official_codes(golden):
@@ -41,3 +42,12 @@ def test_bad_values(values):
 def test_different_lengths_are_refused():
     with pytest.raises(FieldmarkError, match="same episodes"):
         paired_difference([1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize("interval", ["normal", "student"])
+def test_a_single_value_has_no_interval_on_screen_and_in_files(interval, tmp_path):
+    one = estimate([0.75], interval=interval)
+    assert (one.ci95, one.percent()) == (float("inf"), "75.00 ± ?")
+    path = write_json(tmp_path / "one.json", one.to_dict())
+    assert '"ci95": null' in path.read_text()
+    assert Estimate.from_dict(read_json(path, "test")) == one

@@ -7,7 +7,6 @@ that was found in the same way.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ def _print(names: Sequence[str], found: Sequence[Prediction], classifier: FewSho
 def _explain(classifier: FewShotClassifier, names: Sequence[str], folder: str) -> dict[str, str]:
     """A page, a picture and the numbers for each image; returns where the pages are."""
     from fieldmark.explain import save_picture
-    from fieldmark.files import write_beside
+    from fieldmark.files import write_json
     from fieldmark.progress import track
 
     if Path(folder).exists() and not Path(folder).is_dir():
@@ -114,8 +113,7 @@ def _explain(classifier: FewShotClassifier, names: Sequence[str], folder: str) -
             free = f"{stem}-{number}"
         taken.add(free.casefold())
         found, target = classifier.explain(name), Path(folder) / free
-        numbers = json.dumps(found.to_dict(), indent=1).encode()
-        write_beside(f"{target}.json", lambda file, numbers=numbers: file.write(numbers))  # type: ignore[misc]
+        write_json(f"{target}.json", found.to_dict())
         save_picture(found.figure(), f"{target}.png")
         found.to_html(f"{target}.html")
         pages[name] = f"{target}.html"

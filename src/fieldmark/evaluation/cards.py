@@ -158,7 +158,7 @@ def headlines(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def accuracy(row: Mapping[str, Any]) -> str:
     """A measured row as "61.10 ± 0.90"."""
-    return Estimate(row["mean"], row["ci95"], row["count"], row["over"], row["interval"]).percent()
+    return Estimate.from_dict(row).percent()
 
 
 def short_commit(commit: str) -> str:

@@ -33,7 +33,7 @@ class FewShotResult:
 
     Attributes:
         accuracy: Mean accuracy over episodes, 0 to 1.
-        ci95: Half width of its 95% confidence interval, over episodes.
+        ci95: Half width of its 95% confidence interval, over episodes; infinite for a single one.
         episode_accuracies: ``(E,)`` accuracy of every episode, 0 to 1.
         class_accuracies: Accuracy for each class name over all queries of that class.
         confusion: ``(classes, classes)`` counts, true class by row, predicted class by column.

@@ -109,7 +109,7 @@ def accuracies(row: Mapping[str, Any]) -> np.ndarray:
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:
     """Mean and interval of a row as they were measured."""
-    return Estimate(row["mean"], row["ci95"], row["count"], row["over"], row["interval"])
+    return Estimate.from_dict(row)
 
 
 def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimate:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class Estimate:
     """A mean with the half width of its 95% confidence interval.
 
     ``over`` says what varies: ``"episodes"`` (one model, many episodes) or ``"seeds"`` (many trained models or draws).
-    The two answer different questions and are never pooled.
+    The two answer different questions and are never pooled. One value alone says nothing of how it varies: the half
+    width is then infinite, in files null.
     """
 
     mean: float
@@ -28,6 +29,17 @@ class Estimate:
     over: str
     interval: str
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Estimate:
+        """From what a file holds; other keys are left alone.
+
+        Example:
+            >>> Estimate.from_dict({"mean": 0.5, "ci95": None, "count": 1, "over": "seeds", "interval": "student"}).ci95
+            inf
+        """
+        half = math.inf if values["ci95"] is None else values["ci95"]
+        return cls(values["mean"], half, values["count"], values["over"], values["interval"])
+
     def to_dict(self) -> dict[str, float | int | str]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -35,8 +47,11 @@ class Estimate:
     def percent(self) -> str:
         """The way the papers print it: ``61.23 ± 0.80``.
 
-        Digits are cut, never rounded up; the half width is rounded away from zero.
+        Digits are cut, never rounded up; the half width is rounded away from zero. Of a single value there is none:
+        ``61.23 ± ?``.
         """
+        if math.isinf(self.ci95):
+            return f"{percent(self.mean)} ± ?"
         return f"{percent(self.mean)} ± {math.ceil(self.ci95 * 1e4 - 1e-6) / 100:.2f}"
 
 
@@ -77,19 +92,23 @@ def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", inter
     Example:
         >>> estimate([0.5, 0.7, 0.6, 0.6]).percent()
         '60.00 ± 6.93'
+        >>> estimate([0.5]).percent()
+        '50.00 ± ?'
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise FieldmarkError(f"an estimate needs finite values; got {values.size} of which some may be NaN")
     mean, n = float(values.mean()), int(values.size)
-    if interval == "normal":
+    if interval not in ("normal", "student"):
+        raise FieldmarkError(f"interval is {interval!r}; expected 'normal' or 'student'")
+    if n == 1:
+        half = math.inf
+    elif interval == "normal":
         half = 1.96 * float(values.std()) / math.sqrt(n)
-    elif interval == "student":
+    else:
         from scipy import stats
 
-        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
-    else:
-        raise FieldmarkError(f"interval is {interval!r}; expected 'normal' or 'student'")
+        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
     return Estimate(mean, half, n, over, interval)
 
 

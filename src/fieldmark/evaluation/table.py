@@ -147,7 +147,7 @@ def scorer_of(row: Mapping[str, Any]) -> str:
 
 
 def _top1_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
-    accuracies = estimate_of(row).percent(), Estimate(**row["top5"]).percent()
+    accuracies = estimate_of(row).percent(), Estimate.from_dict(row["top5"]).percent()
     each = f"{100 * row['mean_class_accuracy']:.2f}"
     return _cells(label_of(row["model"], row), scorer_of(row), *accuracies, each, gap, *_beside(row, published))
 
@@ -163,7 +163,7 @@ def _robustness_protocol(row: Mapping[str, Any]) -> str:
 def _robustness_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
     columns = row["columns"]
     cells = [
-        f"{estimate_of(columns[name]).percent()} ({Estimate(**columns[name]['lost']).percent()})"
+        f"{estimate_of(columns[name]).percent()} ({Estimate.from_dict(columns[name]['lost']).percent()})"
         if name in columns
         else ""
         for name in CHANGES
@@ -180,7 +180,7 @@ def _retrieval_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], 
     metric, shortlist = row["head"], row["protocol"]["shortlist"]
     if shortlist is not None:
         metric = f"{metric}, {row['descriptors']['name']}, shortlist {shortlist}"
-    measures = [Estimate(**one).percent() for one in row["measures"].values()]
+    measures = [Estimate.from_dict(one).percent() for one in row["measures"].values()]
     return _cells(label_of(row["model"], row), metric, *measures, gap, *_beside(row, published))
 
 
@@ -206,7 +206,7 @@ def _own_photos_protocol(row: Mapping[str, Any]) -> str:
 
 def _own_photos_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
     found = row["measures"]
-    cells = [Estimate(**found[name]).percent() if name in found else "" for name in OWN_PHOTOS]
+    cells = [Estimate.from_dict(found[name]).percent() if name in found else "" for name in OWN_PHOTOS]
     return _cells(label_of(row["model"], row), scorer_of(row), estimate_of(row).percent(), gap, *cells)
 
 
