@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fieldmark.allocation import is_glibc, keep_freed_memory
-from fieldmark.benchmarks.timing import clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
+from fieldmark.benchmarks.timing import clock_text, in_turn, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.errors import FieldmarkError
 
 BLOCKS = 5  # of a process, whose median counts
@@ -64,9 +64,8 @@ def rows(name: str, repeats: int) -> list[dict[str, Any]]:
     if not is_glibc():
         raise FieldmarkError("freed memory cannot be kept here: the C library is not glibc")
     found: dict[str, list[dict[str, Any]]] = {KEPT: [], AS_IT_IS: []}
-    for repeat in range(repeats):
-        for side in list(found) if repeat % 2 == 0 else list(found)[::-1]:
-            found[side].append(_in_a_process(name, side))
+    for _, side in in_turn(found, repeats):
+        found[side].append(_in_a_process(name, side))
     work = WORK[name]
     out = []
     for clock in ("wall", "cpu"):

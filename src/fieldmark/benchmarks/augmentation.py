@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fieldmark.benchmarks.timing import run_jobs
+from fieldmark.benchmarks.timing import in_turn, run_jobs
 from fieldmark.errors import MissingExtraError
 
 BATCH = 128
@@ -48,9 +48,8 @@ def case_rows(size: int, text: str, hue: float, repeats: int) -> list[dict[str, 
     images = torch.randint(256, (BATCH, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     sides = {"ours": ours(images, hue), **_peers(images, hue)}
     times: dict[str, list[float]] = {side: [] for side in sides}
-    for repeat in range(repeats):
-        for side in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
-            times[side].append(sides[side]())
+    for _, side in in_turn(sides, repeats):
+        times[side].append(sides[side]())
     mid = {side: statistics.median(values) for side, values in times.items()}
     return [
         {

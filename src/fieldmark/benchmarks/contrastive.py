@@ -37,7 +37,16 @@ import torch
 from torch import nn
 
 from fieldmark import backbones, functional, training
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
+from fieldmark.benchmarks.timing import (
+    CLOCKS,
+    clock_text,
+    in_turn,
+    interleaved,
+    make_row,
+    on_both_clocks,
+    on_clock,
+    run_jobs,
+)
 from fieldmark.benchmarks.training import SIZE, ends_of_steps
 from fieldmark.methods.attention_heads import AttentionHeads
 from fieldmark.shapes import Tensor
@@ -114,10 +123,9 @@ def whole_step(images: int, repeats: int) -> list[dict[str, Any]]:
     recipe = training.load_recipe(RECIPE, overrides | {"evaluations": []})
     seconds: dict[str, list[float]] = {name: [] for name in SIDES}
     plain = PlainTraining(recipe, pictures, labels)
-    for repeat in range(repeats):
-        for name in SIDES if repeat % 2 == 0 else SIDES[::-1]:
-            clock = ends_of_steps(recipe, pictures, labels) if name == "ours" else plain()
-            seconds[name] += [after - before for before, after in pairwise(clock[WARM - 1 :])]
+    for _, name in in_turn(SIDES, repeats):
+        clock = ends_of_steps(recipe, pictures, labels) if name == "ours" else plain()
+        seconds[name] += [after - before for before, after in pairwise(clock[WARM - 1 :])]
     what = f"whole training step, Conv-4, {images} images in 2 views, {SIZE} px, ours with augmentation"
     facts: dict[str, Any] = {"case": "step", "clock": "wall", "threads": torch.get_num_threads()}
     facts |= {"images": images, "target_seconds": TARGET_SECONDS}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmark.benchmarks.timing import run_jobs
+from fieldmark.benchmarks.timing import in_turn, run_jobs
 from fieldmark.errors import MissingExtraError
 
 CLASSES, IMAGES, CHANNELS = 100, 60, 640
@@ -54,13 +54,12 @@ def head_rows(head: str, pair: dict[str, Callable[[int], float]], repeats: int) 
     """The row of one head against its peer."""
     speeds: dict[str, list[float]] = {"ours": [], "peer": []}
     accuracy: dict[str, float] = {}
-    for repeat in range(repeats + 1):
-        for side in ("ours", "peer") if repeat % 2 == 0 else ("peer", "ours"):
-            count = EPISODES[head][side]
-            start = time.perf_counter()
-            accuracy[side] = pair[side](count)
-            if repeat:  # the first round warms up
-                speeds[side].append(count / (time.perf_counter() - start))
+    for repeat, side in in_turn(pair, repeats + 1):
+        count = EPISODES[head][side]
+        start = time.perf_counter()
+        accuracy[side] = pair[side](count)
+        if repeat:  # the first round warms up
+            speeds[side].append(count / (time.perf_counter() - start))
     mid = {side: statistics.median(values) for side, values in speeds.items()}
     return [
         {

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fieldmark.benchmarks.timing import make_row
+from fieldmark.benchmarks.timing import in_turn, make_row
 from fieldmark.errors import FieldmarkError
 
 CHANNELS, PER_CLASS, TOP = 1280, 50, 10
@@ -104,16 +104,15 @@ def _searches(folder: Path, repeats: int, photos: int) -> tuple[list[dict[str, A
     modes: tuple[Mode, ...] = ("index", "exact")
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     recall: dict[str, float] = {}
-    for repeat in range(repeats + 1):
-        for mode in modes if repeat % 2 else modes[::-1]:
-            hits = 0
-            for query, true in zip(queries, truth, strict=True):
-                start = time.perf_counter()
-                ids, _ = nearest(gallery, query, TOP, mode=mode)
-                if repeat:  # the first round warms up
-                    seconds[mode].append(time.perf_counter() - start)
-                hits += len(true & set(ids))
-            recall[mode] = hits / TOP / len(queries)
+    for repeat, mode in in_turn(modes, repeats + 1):
+        hits = 0
+        for query, true in zip(queries, truth, strict=True):
+            start = time.perf_counter()
+            ids, _ = nearest(gallery, query, TOP, mode=mode)
+            if repeat:  # the first round warms up
+                seconds[mode].append(time.perf_counter() - start)
+            hits += len(true & set(ids))
+        recall[mode] = hits / TOP / len(queries)
     told = {f"{mode}_p{share}": [float(np.percentile(seconds[mode], share))] for mode in modes for share in (50, 95)}
     row = make_row(
         f"top {TOP} of {photos:,} photos, {CHANNELS}-d: index against all, recall {recall['index']:.3f}",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.progress import track
+
+T = TypeVar("T")
 
 BLOCK = 0.03  # seconds of measuring each side in each repeat, and at least one call
 BUDGET = 4.0  # seconds after which a slow side is not repeated any more
@@ -74,8 +76,23 @@ def clock_text(clock: str) -> str:
     return f"{clock}, {threads} thread{'s' * (threads > 1)}"
 
 
+def in_turn(names: Iterable[T], repeats: int) -> Iterator[tuple[int, T]]:
+    """Number of the repeat and a name: all names in every repeat, in the opposite order every second time.
+
+    What drifts over the minutes of a measurement (heat, other processes) then meets all sides alike.
+
+    Example:
+        >>> list(in_turn(["ours", "peer"], 2))
+        [(0, 'ours'), (0, 'peer'), (1, 'peer'), (1, 'ours')]
+    """
+    names = list(names)
+    for repeat in range(repeats):
+        for name in names if repeat % 2 == 0 else names[::-1]:
+            yield repeat, name
+
+
 def interleaved(sides: Mapping[str, Side], repeats: int) -> dict[str, Times]:
-    """Time all sides in turn, in the opposite order every second time.
+    """Time all sides in turn (:func:`in_turn`).
 
     Args:
         sides: What to time, by name.
@@ -90,15 +107,14 @@ def interleaved(sides: Mapping[str, Side], repeats: int) -> dict[str, Times]:
     spent = dict.fromkeys(sides, 0.0)
     threads = torch.get_num_threads()
     try:
-        for repeat in range(repeats):
-            for name in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
-                if spent[name] > BUDGET:
-                    continue
-                start = time.perf_counter()
-                torch.set_num_threads(sides[name].threads)
-                time.sleep(REST)
-                _block(sides[name].call, times[name])
-                spent[name] += time.perf_counter() - start
+        for _, name in in_turn(sides, repeats):
+            if spent[name] > BUDGET:
+                continue
+            start = time.perf_counter()
+            torch.set_num_threads(sides[name].threads)
+            time.sleep(REST)
+            _block(sides[name].call, times[name])
+            spent[name] += time.perf_counter() - start
     finally:
         torch.set_num_threads(threads)
     return times

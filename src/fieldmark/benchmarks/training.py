@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fieldmark.benchmarks.timing import run_jobs
+from fieldmark.benchmarks.timing import in_turn, run_jobs
 
 if TYPE_CHECKING:
     from fieldmark.training import Recipe
@@ -52,10 +52,8 @@ def run(repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")) ->
 def step_rows(name: str, images: np.ndarray, labels: np.ndarray, repeats: int) -> list[dict[str, Any]]:
     """The row of one backbone."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
-    for repeat in range(repeats):
-        sides = [("ours", ours), ("peer", peer)]
-        for side, measure in sides if repeat % 2 == 0 else sides[::-1]:
-            times[side].append(measure(name, images, labels))
+    for _, side in in_turn(times, repeats):
+        times[side].append((ours if side == "ours" else peer)(name, images, labels))
     mid = {side: statistics.median(values) for side, values in times.items()}
     return [
         {
