@@ -63,3 +63,35 @@ def test_the_command_line_does_it(monkeypatch, capsys):
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: calls.append(1))
     assert cli.main(["--version"]) == 0
     assert calls == [1]
+
+
+# Resident megabytes with a gigabyte in blocks that were freed but for the last, and after giving back all that is free.
+_HELD = """
+import sys
+from fieldmark.allocation import give_back_freed_memory, keep_freed_memory
+import numpy as np
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+keep_freed_memory()
+blocks = [np.ones(2**23) for _ in range(16)]
+blocks[:-1] = []
+print(resident(), give_back_freed_memory(above=2**32), give_back_freed_memory(above=2**29), resident(), len(blocks))
+"""
+
+
+@glibc
+def test_what_is_kept_is_given_back_above_a_bound():
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", _HELD], capture_output=True, text=True, check=True, env=bare)
+    before, small, large, after, blocks = done.stdout.split()
+    assert (small, large, blocks) == ("False", "True", "1")
+    assert float(before) - float(after) > 900
+
+
+def test_nothing_is_given_back_by_another_c_library(monkeypatch):
+    monkeypatch.setattr(os, "confstr", lambda name: "musl 1.2", raising=False)
+    monkeypatch.setattr(allocation.ctypes, "CDLL", None)  # would fail if it were called
+    assert allocation.give_back_freed_memory(above=0) is False
