@@ -8,6 +8,7 @@ import pytest
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.statistics import Estimate
+from fieldmark.files import read_json, write_json
 from fieldmark.reproduce import find
 from fieldmark.reproduce.numbers import difference_text, ours_text, seeds_text
 from fieldmark.reproduce.state import Measured, Places, measured, missing_data, require_data, result_path, taken
@@ -80,12 +81,28 @@ def test_older_results_are_linked_to_their_row():
     (row,) = find("scl/B.1/conv4")
     found = measured(row, RESULTS)
     assert set(found) == {"cifar_fs-1shot", "cifar_fs-5shot", "fc100-1shot", "fc100-5shot"}
-    (one,) = found["cifar_fs-1shot"]
+    one = found["cifar_fs-1shot"][0]
     assert one.linked
     assert (one.seed, one.file) == (0, "scl_cifar_fs_conv4_1shot.json")
     assert ours_text([one]) == "61.10 ± 0.90"
     assert difference_text([one], row.cells["cifar_fs-1shot"]) == "+0.79"
-    assert difference_text(found["cifar_fs-5shot"], row.cells["cifar_fs-5shot"]) == "-0.27"
+    assert difference_text(found["cifar_fs-5shot"][:1], row.cells["cifar_fs-5shot"]) == "-0.27"
+
+
+def test_other_seeds_stand_beside_an_older_result(tmp_path):
+    (row,) = find("scl/B.1/conv4")
+    record = read_json(RESULTS / "scl_cifar_fs_conv4_1shot.json", "result")
+    write_json(tmp_path / "scl_cifar_fs_conv4_1shot.json", record)
+    record["rows"][0]["mean"] += 0.02
+    for model in record["models"].values():
+        model["seed"] = 7
+        model["recipe_yaml"] = model["recipe_yaml"].replace("\nseed: 0\n", "\nseed: 7\n")
+    write_json(tmp_path / "seeds" / "again.json", record)
+    found = measured(row, tmp_path)["cifar_fs-1shot"]
+    assert [(one.seed, one.file) for one in found] == [(0, "scl_cifar_fs_conv4_1shot.json"), (7, "seeds/again.json")]
+    assert found[1].estimate.mean == pytest.approx(found[0].estimate.mean + 0.02)
+    assert seeds_text(found) == "0, 7"
+    assert ours_text(found) == "62.10 ± 0.90 over episodes, ± 12.71 over seeds"  # t of one degree of freedom
 
 
 def test_rows_never_run_have_no_numbers(tmp_path):

@@ -12,6 +12,7 @@ from fieldmark.data import DATASETS
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.leakage import family_of
 from fieldmark.evaluation.results import estimate_of, load_record
+from fieldmark.evaluation.seeds import OverSeeds, over_seeds
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.reproduce.catalogue import Cell, Row
 from fieldmark.reproduce.plan import Changes, plan_of
@@ -155,6 +156,8 @@ def result_path(row: Row, results: str | Path, changes: Changes | None = None) -
 def measured(row: Row, results: str | Path, changes: Changes | None = None) -> dict[str, list[Measured]]:
     """Our numbers for a row, by column; those of the row's own file, and of older files that the entry names.
 
+    With an older file stand the results of the same training with other seeds, wherever they lie.
+
     Raises:
         FieldmarkError: For a damaged file.
     """
@@ -167,12 +170,13 @@ def measured(row: Row, results: str | Path, changes: Changes | None = None) -> d
                 out.setdefault(column, []).append(
                     _measured(one, take, one["evaluated"], path.relative_to(results).as_posix(), one["training"])
                 )
-    for column, cell in row.cells.items():
-        if cell.results and column not in out and not changes:
-            older = Path(results) / cell.results
-            if older.exists():
-                out[column] = [_linked(load_record(older), cell, cell.results)]
-    return out
+    older = {
+        column: cell
+        for column, cell in row.cells.items()
+        if cell.results and column not in out and not changes and (Path(results) / cell.results).exists()
+    }
+    tests = over_seeds(results) if older else []
+    return out | {column: _linked(Path(results), cell, tests) for column, cell in older.items()}
 
 
 def outdated(row: Row, found: Mapping[str, Sequence[Measured]], folder: Path | None = None) -> bool:
@@ -197,11 +201,20 @@ def _measured(row: Mapping[str, Any], take: str | None, made: Mapping[str, Any],
     )
 
 
-def _linked(record: Mapping[str, Any], cell: Cell, file: str) -> Measured:
-    row, made = record["rows"][0], record["provenance"]
-    seed = record["models"][row["model"]].get("seed")
-    number = taken(row, cell.column.take)
-    return Measured(seed, number, made["commit"], machine_of(made), None, row["model"], file, linked=True)
+def _linked(results: Path, cell: Cell, tests: Sequence[OverSeeds]) -> list[Measured]:
+    file = str(cell.results)
+    record = load_record(results / file)
+    row = record["rows"][0]
+    found: list[tuple[int | None, Mapping[str, Any], str]] = [(record["models"][row["model"]].get("seed"), row, file)]
+    for test in tests:
+        if row in test.rows.values():
+            found = [(seed, one, test.files[seed]) for seed, one in test.rows.items()]
+    out = []
+    for seed, one, file in found:
+        made = load_record(results / file)["provenance"]
+        number = taken(one, cell.column.take)
+        out.append(Measured(seed, number, made["commit"], machine_of(made), None, one["model"], file, linked=True))
+    return out
 
 
 def taken(row: Mapping[str, Any], take: str | None) -> Estimate:
