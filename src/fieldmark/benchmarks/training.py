@@ -2,7 +2,8 @@
 
 Both sides train the same layers on the same random images of 32 pixels with crop, flip and colour jitter, SGD, batch
 128. Ours is the real path (image store, augmentation on the device, Lightning); the peer is what most code does: a
-`Dataset` of PIL images, torchvision v2 transforms, a `DataLoader` with a worker a core, NCHW tensors.
+`Dataset` of PIL images, torchvision v2 transforms, a `DataLoader` with a worker a core, NCHW tensors. Then ours in
+mixed precision against ours in single precision: faster where the processor (or the GPU) multiplies bfloat16.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fieldmark.benchmarks.timing import in_turn, run_jobs
+from fieldmark.benchmarks.timing import Job, in_turn, run_jobs
 
 if TYPE_CHECKING:
     from fieldmark.training import Recipe
@@ -46,28 +48,34 @@ def run(repeats: int = 5, backbones: tuple[str, ...] = ("conv4", "resnet12")) ->
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
     labels = np.arange(IMAGES) % CLASSES
-    return run_jobs([partial(step_rows, name, images, labels, repeats) for name in backbones])
+    jobs: list[Job] = [partial(step_rows, name, images, labels, repeats) for name in backbones]
+    return run_jobs(jobs + [partial(precision_rows, name, images, labels, repeats) for name in backbones])
 
 
 def step_rows(name: str, images: np.ndarray, labels: np.ndarray, repeats: int) -> list[dict[str, Any]]:
     """The row of one backbone."""
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-    for _, side in in_turn(times, repeats):
-        times[side].append((ours if side == "ours" else peer)(name, images, labels))
-    mid = {side: statistics.median(values) for side, values in times.items()}
-    return [
-        {
-            "what": f"training step with augmentation, {name}, {SIZE} px, batch {BATCH}",
-            **mid,
-            "unit": "images/s",
-            "ratio": mid["ours"] / mid["peer"],
-            "target": TARGETS[name],
-            "repeats": times,
-        }
-    ]
+    sides = {"ours": partial(ours, name, images, labels), "peer": partial(peer, name, images, labels)}
+    return [_row(f"training step with augmentation, {name}, {SIZE} px, batch {BATCH}", sides, repeats, TARGETS[name])]
 
 
-def ours(name: str, images: np.ndarray, labels: np.ndarray) -> float:
+def precision_rows(name: str, images: np.ndarray, labels: np.ndarray, repeats: int) -> list[dict[str, Any]]:
+    """The row of one backbone in mixed precision, against the same step in single precision."""
+    sides = {"ours": partial(ours, name, images, labels, "bf16-mixed"), "peer": partial(ours, name, images, labels)}
+    return [_row(f"our training step in bf16-mixed against single precision, {name}, {SIZE} px", sides, repeats)]
+
+
+def _row(
+    what: str, sides: Mapping[str, Callable[[], float]], repeats: int, target: float | None = None
+) -> dict[str, Any]:
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    for _, side in in_turn(sides, repeats):
+        speeds[side].append(sides[side]())
+    mid = {side: statistics.median(values) for side, values in speeds.items()}
+    row = {"what": what, **mid, "unit": "images/s", "ratio": mid["ours"] / mid["peer"]}
+    return {**row, **({} if target is None else {"target": target}), "repeats": speeds}
+
+
+def ours(name: str, images: np.ndarray, labels: np.ndarray, precision: str = "32-true") -> float:
     """Images a second of the training that `fieldmark train` runs."""
     from fieldmark import training
 
@@ -77,6 +85,7 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray) -> float:
             "data": {"name": "folder"},
             "backbone": {"name": name},
             "augmentation": AUGMENTATION,
+            "trainer": {"precision": precision},
             "stages": [
                 {
                     "name": "a",
