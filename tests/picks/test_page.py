@@ -122,7 +122,7 @@ def test_the_page_of_some_files_has_their_numbers_and_pictures(tree, write, tmp_
 @pytest.mark.parametrize(
     ("ahead", "said"),
     [
-        (14, "Alignment pays in more than half of the comparisons at 1 shot."),
+        (14, "At 1 shot alignment pays in more than half of the comparisons."),
         (2, "At 1 shot alignment does not pay: it is clearly ahead no more often than clearly behind."),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_plain_answer_turns_with_the_numbers(ahead, said, tree, write, hits,
     one = contest(tree, write, hits, COSTS)
     monkeypatch.setattr(module, "contests", lambda listed, out: [one])
     text = page(one.comparison.listed, "anywhere")
-    assert f"**{said}**" in text
+    assert f"**{said} {said.replace('At 1 shot', 'With pixels')}**" in text
     assert ("Where it is clearly ahead, the aligned head takes 0.5 ms a query" in text) == (ahead == 14)
     assert ("0.25 times what encoding the image takes" in text) == (ahead == 14)
 

@@ -95,7 +95,8 @@ def _in_short(every: Sequence[Contest]) -> str:
     lines = ["## When alignment pays, and when it does not", ""]
     if not pairs:
         return "\n".join([*lines, "No comparison of aligned with pooled heads has been measured yet."]) + "\n"
-    lines += [_rule(_grouped(pairs, lambda one: one.shot), shots_text), ""]
+    by_shot = _rule(_grouped(pairs, lambda one: one.shot), "at", shots_text)
+    lines += [f"**{by_shot} {_rule(_grouped(pairs, _architecture), 'with', str)}**", ""]
     for shot, group in sorted(_grouped(pairs, lambda one: one.shot).items()):
         lines.append(f"- **{shots_text(shot)}**: {_counted(group)}")
     lines += ["", *_price(pairs), "By backbone:", ""]
@@ -107,8 +108,10 @@ def _in_short(every: Sequence[Contest]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rule(groups: Mapping[int, Sequence[tuple[Contest, Contrast]]], name: Callable[[int], str]) -> str:
-    """The plain answer: at which numbers of shots alignment pays in most comparisons, in some, in none."""
+def _rule(
+    groups: Mapping[Any, Sequence[tuple[Contest, Contrast]]], preposition: str, name: Callable[[Any], str]
+) -> str:
+    """The plain answer: for which groups alignment pays in most comparisons, in some, in none."""
     found: dict[str, list[str]] = {"most": [], "some": [], "none": []}
     for key, group in sorted(groups.items()):
         counted = tally(group)
@@ -119,11 +122,12 @@ def _rule(groups: Mapping[int, Sequence[tuple[Contest, Contrast]]], name: Callab
         else:
             found["none"].append(name(key))
     said = {
-        "most": "Alignment pays in more than half of the comparisons at {}.",
-        "some": "At {} alignment is clearly ahead in half of the comparisons at most, and clearly behind in fewer.",
-        "none": "At {} alignment does not pay: it is clearly ahead no more often than clearly behind.",
+        "most": "{} alignment pays in more than half of the comparisons.",
+        "some": "{} alignment is clearly ahead in half of the comparisons at most, and clearly behind in fewer.",
+        "none": "{} alignment does not pay: it is clearly ahead no more often than clearly behind.",
     }
-    return "**" + " ".join(said[key].format(joined(names)) for key, names in found.items() if names) + "**"
+    where = {key: f"{preposition.capitalize()} {joined(names)}" for key, names in found.items() if names}
+    return " ".join(said[key].format(place) for key, place in where.items())
 
 
 def _price(pairs: Sequence[tuple[Contest, Contrast]]) -> list[str]:
