@@ -91,6 +91,13 @@ def test_what_is_kept_is_given_back_above_a_bound():
     assert float(before) - float(after) > 900
 
 
+@pytest.mark.parametrize("said", [("MALLOC_ARENA_MAX", "2"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")])
+def test_nothing_is_given_back_where_the_environment_decides(monkeypatch, said):
+    monkeypatch.setenv(*said)
+    monkeypatch.setattr(allocation.ctypes, "CDLL", None)  # would fail if it were called
+    assert allocation.give_back_freed_memory(above=0) is False
+
+
 def test_nothing_is_given_back_by_another_c_library(monkeypatch):
     monkeypatch.setattr(os, "confstr", lambda name: "musl 1.2", raising=False)
     monkeypatch.setattr(allocation.ctypes, "CDLL", None)  # would fail if it were called

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 # Numbers of parameters of glibc's mallopt, from its malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -32,8 +34,7 @@ def keep_freed_memory() -> bool:
         >>> fm.keep_freed_memory() in (True, False)  # False where there is nothing to do
         True
     """
-    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if not is_glibc() or tuned or any(name.startswith("MALLOC_") for name in os.environ):
+    if not _is_ours_to_decide():
         return False
     library = ctypes.CDLL(None)
     return bool(library.mallopt(_MMAP_MAX, 0)) and bool(library.mallopt(_TRIM_THRESHOLD, _MOST))
@@ -50,26 +51,49 @@ def give_back_freed_memory(above: int) -> bool:
     """Give freed memory back to the system if more of it is kept than a program wants to; for those that run for long.
 
     Blocks of very different sizes (the photos that a server is sent) leave gaps that the next ones do not fit into, so
-    that what is kept grows. Looking takes about a millisecond, giving back some tens.
+    that what is kept grows. Nothing is done where :func:`keep_freed_memory` would do nothing.
 
     Args:
         above: Bytes that may stay with the process.
 
     Returns:
-        Whether any was given back; never where the C library is not glibc 2.33 or newer.
+        Whether any was given back; never with a glibc older than 2.33, which does not say how much it keeps.
 
     Example:
         >>> import sys
         >>> give_back_freed_memory(above=sys.maxsize)
         False
     """
-    if not is_glibc():
+    if not _is_ours_to_decide():
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
         return False
     library.mallinfo2.restype = _Info
     return library.mallinfo2().free > above and bool(library.malloc_trim(0))
+
+
+@contextlib.contextmanager
+def bounded_freed_memory(above: int) -> Iterator[None]:
+    """After the block, however it ends, no more than so much freed memory stays with the process.
+
+    Args:
+        above: As of :func:`give_back_freed_memory`.
+
+    Example:
+        >>> with bounded_freed_memory(2**29):
+        ...     large = bytearray(10)
+    """
+    try:
+        yield
+    finally:
+        give_back_freed_memory(above)
+
+
+def _is_ours_to_decide() -> bool:
+    """Whether allocation can be told what to keep, and the environment does not say so already."""
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    return is_glibc() and not tuned and not any(name.startswith("MALLOC_") for name in os.environ)
 
 
 def is_glibc() -> bool:

@@ -213,3 +213,22 @@ def test_the_gallery_says_what_it_is_and_not_where(client, place):
     facts = client.get("/api/gallery").json()
     assert (facts["name"], facts["classes"], facts["photos"], facts["backbone"]) == ("colours", 3, 12, "conv4")
     assert str(place.parent) not in client.get("/api/gallery").text
+
+
+@pytest.mark.parametrize("call", ["predict", "explain", "shown", "create", "refused"])
+def test_freed_memory_is_bounded_after_every_photo(place, photo, monkeypatch, call):
+    from fieldmark import allocation
+    from fieldmark.app import Service
+    from fieldmark.app.uploads import Held, RefusedError
+
+    service, bounds = Service(place), []
+    held = service.hold(photo("red"))
+    monkeypatch.setattr(allocation, "give_back_freed_memory", bounds.append)
+    if call == "refused":
+        with pytest.raises(RefusedError):
+            service.predict(Held("", held.data[: len(held.data) // 2]))
+    elif call == "create":
+        service.create("another", held)
+    else:
+        getattr(service, call)(held)
+    assert bounds == [2**29]

@@ -7,13 +7,13 @@ import io
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from fieldmark.allocation import give_back_freed_memory
+from fieldmark.allocation import bounded_freed_memory
 from fieldmark.app.uploads import Held, Limits, RefusedError, Shelf, check_upload, decode_upload
 from fieldmark.errors import FieldmarkError
 from fieldmark.gallery.classifier import FewShotClassifier, Prediction
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _SHOWN_SIDE = 1024  # pixels of an asked photo when it is shown again
 _ATTEMPTS = 5
 _KEPT_ANSWERS = 3
-_KEPT_BYTES = 2**29  # of freed memory; one photo and the maps of its explanation need less
+_KEPT_BYTES = 2**29  # of freed memory, however large and odd the photos were
 _BUSY = re.compile("another process|by other processes")
 
 
@@ -151,7 +151,7 @@ class Service:
 
     def shown(self, held: Held) -> bytes:
         """JPEG of an asked photo, made anew and not larger than a screen needs."""
-        with _bounded_memory():
+        with bounded_freed_memory(_KEPT_BYTES):
             picture = decode_upload(held.data, self.limits)
             picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
             buffer = io.BytesIO()
@@ -307,7 +307,7 @@ class Service:
     # Inside
 
     def _ask(self, held: Held, what: Any, ask: Callable[[FewShotClassifier], T]) -> T:
-        with self._asking, _bounded_memory():
+        with self._asking, bounded_freed_memory(_KEPT_BYTES):
             version, classifier = self._told(self._fresh)
             key = (version, what)
             if key not in held.answers:
@@ -344,7 +344,7 @@ class Service:
         return self._writing
 
     def _enroll(self, held: Held, name: str, licence: str) -> Added:
-        with _bounded_memory():
+        with bounded_freed_memory(_KEPT_BYTES):
             decode_upload(held.data, self.limits)
             done = self._told(
                 lambda: self._writer.enroll(
@@ -387,15 +387,6 @@ class Service:
             text = re.sub(rf"gallery {uri}", "the gallery", str(error)).replace(self._reader.uri, self.name)
             status = 503 if _BUSY.search(text) else 507 if "disk is full" in text else 400
             raise RefusedError(status, text) from None
-
-
-@contextlib.contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """However large and odd the photos are that were decoded here, the process keeps no more than so much for them."""
-    try:
-        yield
-    finally:
-        give_back_freed_memory(_KEPT_BYTES)
 
 
 def _no_photo(photo_id: int) -> RefusedError:
