@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fieldmark.errors import FieldmarkError, unknown_name
 
@@ -105,6 +105,36 @@ class Registry(Generic[T]):
         """
         parameters = inspect.signature(self.get(name).make).parameters.values()
         return {one.name: one.default for one in parameters if isinstance(one.default, _WRITABLE)}
+
+
+class Remembers(Protocol):
+    """A thing that knows how it was made: the name and all options, those left at their defaults too; or None."""
+
+    made_as: tuple[str, dict[str, Any]] | None
+
+
+R = TypeVar("R", bound=Remembers)
+
+
+class RememberingRegistry(Registry[R]):
+    """A registry whose things remember the name and all options that they were made with (``made_as``).
+
+    Example:
+        >>> class Line:
+        ...     made_as = None
+        ...     def __init__(self, length: float = 1.0, end: str = "round") -> None:
+        ...         self.length, self.end = length, end
+        >>> lines = RememberingRegistry("line")
+        >>> _ = lines.add("plain", "of a length")(Line)
+        >>> lines.create("plain", length=2.0).made_as
+        ('plain', {'length': 2.0, 'end': 'round'})
+    """
+
+    def create(self, name: str, **options: Any) -> R:
+        """Make the named thing; options that it does not take are refused with the nearest valid one."""
+        made = super().create(name, **options)
+        made.made_as = name, {**self.defaults(name), **options}
+        return made
 
 
 def check_types(owner: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -105,6 +105,21 @@ def test_other_seeds_stand_beside_an_older_result(tmp_path):
     assert ours_text(found) == "62.10 ± 0.90 over episodes, ± 12.71 over seeds"  # t of one degree of freedom
 
 
+def test_other_seeds_are_found_where_the_same_test_stands_in_two_files(tmp_path):
+    (row,) = find("scl/B.1/conv4")
+    name = "scl_cifar_fs_conv4_1shot.json"
+    record = read_json(RESULTS / name, "result")
+    write_json(tmp_path / name, record)
+    record["rows"][0]["seconds"] = {"encode": 1.0}  # measured again, before the linked file in the files' order
+    write_json(tmp_path / "alignment.json", record)
+    for model in record["models"].values():
+        model["seed"] = 7
+        model["recipe_yaml"] = model["recipe_yaml"].replace("\nseed: 0\n", "\nseed: 7\n")
+    write_json(tmp_path / "seeds" / "again.json", record)
+    found = measured(row, tmp_path)["cifar_fs-1shot"]
+    assert [(one.seed, one.file) for one in found] == [(0, name), (7, "seeds/again.json")]
+
+
 def test_rows_never_run_have_no_numbers(tmp_path):
     (row,) = find("lssa/3/all")
     assert measured(row, tmp_path) == {}

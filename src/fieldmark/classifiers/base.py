@@ -7,24 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from fieldmark.registry import Registry
+from fieldmark.registry import RememberingRegistry
 from fieldmark.shapes import Float, Tensor
 
 Encode = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, C, h, w)``."""
 
-
-class ClassifierRegistry(Registry["Classifier"]):
-    """Classifiers by name; each one remembers the name and all options that it was made with."""
-
-    def create(self, name: str, **options: Any) -> Classifier:
-        """Make the named classifier; options that it does not take are refused with the nearest valid one."""
-        classifier = super().create(name, **options)
-        classifier.made_as = name, {**self.defaults(name), **options}
-        return classifier
-
-
-CLASSIFIERS = ClassifierRegistry("classifier")
+CLASSIFIERS: RememberingRegistry[Classifier] = RememberingRegistry("classifier")
 
 
 class Classifier(nn.Module):

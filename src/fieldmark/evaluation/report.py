@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ def _bars(results: Mapping[str, FewShotResult]) -> str:
     axis.barh(
         names,
         means,
-        xerr=[100 * results[name].ci95 if isfinite(results[name].ci95) else 0 for name in names],
+        xerr=[100 * results[name].ci95 if isfinite(results[name].ci95) else nan for name in names],  # nan: no bar
         color="#4b8bbe",
         ecolor=INK,
         height=0.6,

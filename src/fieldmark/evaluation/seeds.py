@@ -28,13 +28,15 @@ class OverSeeds:
 
     Attributes:
         recipe: Its name, without a seed at its end.
-        training: What decides the training but the seed, as text.
+        training: What decides the training but the seed, as text (:func:`training_of`).
+        evaluation: What decides the test, as text (:func:`evaluation_of`).
         rows: The row of a results file for every seed, in the seeds' order.
         files: The file of each, relative to the folder.
     """
 
     recipe: str
     training: str
+    evaluation: str
     rows: Mapping[int, Mapping[str, Any]]
     files: Mapping[int, str]
 
@@ -72,7 +74,7 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
         >>> over_seeds("no such folder")
         []
     """
-    found: dict[tuple[str, ...], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
+    found: dict[tuple[str, str], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
     for file, record in _records(Path(folder)):
         trained = {
             model: (*training_of(facts["recipe_yaml"], file), _SEED_IN_NAME.sub("", facts["recipe"]))
@@ -82,13 +84,13 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
         for row in record["rows"]:
             if row["model"] in trained:
                 training, seed, name = trained[row["model"]]
-                found.setdefault((training, *_test(row)), {}).setdefault(seed, (row, file, name))
+                found.setdefault((training, evaluation_of(row)), {}).setdefault(seed, (row, file, name))
     out = []
-    for (training, *_), members in found.items():
+    for (training, evaluation), members in found.items():
         ordered = {seed: members[seed] for seed in sorted(members)}
         rows, files = ({seed: one[part] for seed, one in ordered.items()} for part in range(2))
         name = next(iter(ordered.values()))[2]
-        out.append(OverSeeds(name, training, rows, files))  # type: ignore[arg-type]
+        out.append(OverSeeds(name, training, evaluation, rows, files))  # type: ignore[arg-type]
     return out
 
 
@@ -115,8 +117,14 @@ def training_of(recipe: str, where: str) -> tuple[str, int]:
     return json.dumps(values, sort_keys=True, default=str), seed
 
 
-def _test(row: Mapping[str, Any]) -> tuple[str, ...]:
+def evaluation_of(row: Mapping[str, Any]) -> str:
+    """What decides a test, as text: task, head, descriptors, images and episodes.
+
+    Args:
+        row: Of a results file.
+    """
     described = row.get("descriptors") or _POOLED  # older files name none; their heads take pooled ones
     images = Manifest.from_dict(row["manifest"]).identity
-    same = [row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0), images]
-    return json.dumps(same, sort_keys=True), *(run["episode_hash"] for run in runs_of(row))
+    episodes = [run["episode_hash"] for run in runs_of(row)]
+    same = [row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0), images, episodes]
+    return json.dumps(same, sort_keys=True)

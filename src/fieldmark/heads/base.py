@@ -10,23 +10,12 @@ from torch import nn
 
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.functional.labels import check_labels
-from fieldmark.registry import Registry
+from fieldmark.registry import RememberingRegistry
 from fieldmark.shapes import Float, Int, Tensor
 
 Kind = Literal["pooled", "local", "spatial"]
 
-
-class HeadRegistry(Registry["Head"]):
-    """Heads by name; each one remembers the name and all options that it was made with (:attr:`Head.made_as`)."""
-
-    def create(self, name: str, **options: Any) -> Head:
-        """Make the named head; options that it does not take are refused with the nearest valid one."""
-        head = super().create(name, **options)
-        head.made_as = name, {**self.defaults(name), **options}
-        return head
-
-
-HEADS = HeadRegistry("head")
+HEADS: RememberingRegistry[Head] = RememberingRegistry("head")
 
 
 class Head(nn.Module):

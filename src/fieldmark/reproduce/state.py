@@ -12,7 +12,7 @@ from fieldmark.data import DATASETS
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.leakage import family_of
 from fieldmark.evaluation.results import estimate_of, load_record
-from fieldmark.evaluation.seeds import OverSeeds, over_seeds
+from fieldmark.evaluation.seeds import OverSeeds, evaluation_of, over_seeds, training_of
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.reproduce.catalogue import Cell, Row
 from fieldmark.reproduce.plan import Changes, plan_of
@@ -205,12 +205,16 @@ def _linked(results: Path, cell: Cell, tests: Sequence[OverSeeds]) -> list[Measu
     file = str(cell.results)
     record = load_record(results / file)
     row = record["rows"][0]
-    found: list[tuple[int | None, Mapping[str, Any], str]] = [(record["models"][row["model"]].get("seed"), row, file)]
-    for test in tests:
-        if row in test.rows.values():
-            found = [(seed, one, test.files[seed]) for seed, one in test.rows.items()]
+    facts = record["models"][row["model"]]
+    found: dict[int | None, tuple[Mapping[str, Any], str]] = {}
+    if facts.get("recipe_yaml"):
+        same = training_of(facts["recipe_yaml"], file)[0], evaluation_of(row)
+        for test in tests:
+            if (test.training, test.evaluation) == same:
+                found = {seed: (one, test.files[seed]) for seed, one in test.rows.items()}
+    found[facts.get("seed")] = row, file
     out = []
-    for seed, one, file in found:
+    for seed, (one, file) in found.items():
         made = load_record(results / file)["provenance"]
         number = taken(one, cell.column.take)
         out.append(Measured(seed, number, made["commit"], machine_of(made), None, one["model"], file, linked=True))
