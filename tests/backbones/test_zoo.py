@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from fieldmark import backbones, data, evaluate_few_shot, explain, training
-from fieldmark.backbones import Encoder, load_model, save_model, zoo
+from fieldmark.backbones import Encoder, as_encoder, load_model, save_model, zoo
 from fieldmark.backbones.checkpoint import read_header
 from fieldmark.cli import main as cli
 from fieldmark.cli.models import find_model, image_size
@@ -82,7 +82,7 @@ def test_by_name_as_by_file_without_a_network(card, offline):
         assert torch.isfinite(expected).all()
         assert expected.std() > 0
         assert tuple(expected.shape[1:]) == tuple(card.facts["map"])
-        for encoder in (by_name, Encoder(backbone).eval(), found, explain.images.as_encoder(backbone)):
+        for encoder in (by_name, Encoder(backbone).eval(), found, as_encoder(backbone, (0.5,) * 3, (0.5,) * 3)):
             assert torch.equal(encoder(given), expected)
     assert image_size(found, known) == card.facts["size"][0] == backbone.default_size
     assert known["training_classes"] == facts["training_classes"]

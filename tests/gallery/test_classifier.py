@@ -20,7 +20,7 @@ from fieldmark import backbones, heads
 from fieldmark.backbones import Encoder
 from fieldmark.errors import FieldmarkError
 from fieldmark.gallery import Embedder, FewShotClassifier
-from fieldmark.gallery.classifier import NONE_OF_THESE
+from fieldmark.gallery.prediction import NONE_OF_THESE
 
 sys.path.insert(0, str(Path(__file__).parent))
 

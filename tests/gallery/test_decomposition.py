@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fieldmark import heads
-from fieldmark.gallery.decomposition import decomposition
+from fieldmark.gallery.evidence.decomposition import decomposition
 
 WAY, N, C = 3, 9, 12
 

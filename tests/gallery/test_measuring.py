@@ -18,7 +18,8 @@ from fieldmark.evaluation.results import compare_rows
 from fieldmark.evaluation.table import results_page
 from fieldmark.gallery import Embedder, FewShotClassifier
 from fieldmark.gallery.kept import KeptDescriptors
-from fieldmark.gallery.measuring import draw_supports, evaluate_own_photos
+from fieldmark.gallery.measuring import evaluate_own_photos
+from fieldmark.gallery.supports import draw_supports
 
 sys.path.insert(0, str(Path(__file__).parent))
 

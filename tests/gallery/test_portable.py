@@ -21,8 +21,8 @@ from fieldmark.data.images import fit_image
 from fieldmark.errors import FieldmarkError, MissingExtraError
 from fieldmark.gallery import FewShotClassifier, export_classifier
 from fieldmark.gallery.portable import TOLERANCE
-from fieldmark.gallery.portable_heads import portable_head, portable_heads
-from fieldmark.gallery.portable_loops import fit_logistic, sinkhorn_value
+from fieldmark.gallery.portable.heads import portable_head, portable_heads
+from fieldmark.gallery.portable.loops import fit_logistic, sinkhorn_value
 
 SIDE, WAY = 48, 3
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "export.md"

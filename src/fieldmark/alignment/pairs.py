@@ -296,7 +296,7 @@ class _Pairs:
             else:
                 means = carrier if split[1] == 1 else carrier.unflatten(1, split).mean(2)
         difference = means - tile.query.unsqueeze(1)
-        return _length(difference, self.distance).mT
+        return length_of(difference, self.distance).mT
 
     def _maps(self, sets: Tensor) -> Tensor:
         """(*, N, C) as (B, C, h, w), without a copy."""
@@ -362,7 +362,7 @@ def _windows(sets: Tensor, side: int) -> Tensor:
     return torch.cat(around, dim=-1).flatten(-3, -2)
 
 
-def _length(difference: Tensor, distance: Distance) -> Tensor:
+def length_of(difference: Tensor, distance: Distance) -> Tensor:
     """(*, N, C) to (*)."""
     if distance == "pooled":
         return torch.linalg.vector_norm(difference.mean(-2), dim=-1).square()

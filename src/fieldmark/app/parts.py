@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Collection, Mapping, Sequence
 
-from fieldmark.gallery.classifier import Prediction
-from fieldmark.gallery.evidence_page import FIRST, SECOND, percent
+from fieldmark.gallery.evidence.page import FIRST, SECOND, percent
+from fieldmark.gallery.prediction import Prediction
 from fieldmark.gallery.records import ClassSummary, Photo
 
 _GREY = "#9aa5b1"

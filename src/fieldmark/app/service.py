@@ -16,8 +16,9 @@ from PIL import Image
 from fieldmark.allocation import bounded_freed_memory
 from fieldmark.app.uploads import Held, Limits, RefusedError, Shelf, check_upload, decode_upload
 from fieldmark.errors import FieldmarkError
-from fieldmark.gallery.classifier import FewShotClassifier, Prediction
+from fieldmark.gallery.classifier import FewShotClassifier
 from fieldmark.gallery.incoming import hash_of_content
+from fieldmark.gallery.prediction import Prediction
 from fieldmark.gallery.records import ClassSummary, Photo, check_class_name
 from fieldmark.gallery.store import Gallery
 

@@ -23,6 +23,7 @@ from fieldmark.errors import unknown_name
 _TIMM_OPTIONS = ("pretrained", "image_size", "project")
 _LATER = {
     "Encoder": "encoder",
+    "as_encoder": "encoder",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
     "convert_checkpoint": "convert",
@@ -38,6 +39,7 @@ __all__ = [
     "Projected",
     "TrainedClassifier",
     "TrainedHead",
+    "as_encoder",
     "convert_checkpoint",
     "create",
     "describe",
@@ -50,7 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fieldmark.backbones.checkpoint import load_model, save_model
     from fieldmark.backbones.convert import convert_checkpoint
-    from fieldmark.backbones.encoder import Encoder
+    from fieldmark.backbones.encoder import Encoder, as_encoder
     from fieldmark.backbones.trained_parts import TrainedClassifier, TrainedHead
 
 

@@ -100,3 +100,21 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Float[Tensor, "B C h w"]:
         """Maps ``(B, C, h, w)`` of images ``(B, 3, H, W)``, uint8 or float in 0 to 1."""
         return self.backbone(self.prepare(images))
+
+
+def as_encoder(model: Encoder | Backbone, mean: Sequence[float] | None, std: Sequence[float] | None) -> Encoder:
+    """The encoder itself; or a backbone with its own normalisation, or else with the given one.
+
+    Args:
+        model: Either.
+        mean: As of :class:`Encoder`, where the backbone brings none.
+        std: Likewise.
+
+    Example:
+        >>> from fieldmark import backbones
+        >>> as_encoder(backbones.create("conv4"), mean=(0.5,) * 3, std=(0.25,) * 3).mean.flatten().tolist()
+        [0.5, 0.5, 0.5]
+    """
+    if isinstance(model, Encoder):
+        return model
+    return Encoder(model, mean if model.mean is None else model.mean, std if model.std is None else model.std)

@@ -29,8 +29,16 @@ import torch
 
 from fieldmark import backbones, methods
 from fieldmark.backbones import Encoder
-from fieldmark.benchmarks.contrastive import _largest
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
+from fieldmark.benchmarks.timing import (
+    CLOCKS,
+    clock_text,
+    interleaved,
+    largest_size,
+    make_row,
+    on_both_clocks,
+    on_clock,
+    run_jobs,
+)
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional import mine_pairs
 from fieldmark.methods import ImageBatch
@@ -186,9 +194,9 @@ def _alone(given: list[Any]) -> dict[str, float]:
     """Make one side's step, and only then look how much a call adds."""
     Step(given[0], given[1], 32, 4, 2)()
     step = Step(*given)
-    before = _largest()
+    before = largest_size()
     step()
-    return {"megabytes": _largest() - before}
+    return {"megabytes": largest_size() - before}
 
 
 if __name__ == "__main__":

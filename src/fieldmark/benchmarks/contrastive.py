@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ from fieldmark.benchmarks.timing import (
     clock_text,
     in_turn,
     interleaved,
+    largest_size,
     make_row,
     on_both_clocks,
     on_clock,
@@ -220,24 +220,12 @@ def _gradients(steps: dict[str, Step]) -> list[list[Tensor]]:
     return [[leaf.grad for leaf in step.leaves if leaf.grad is not None] for step in steps.values()]
 
 
-def _largest() -> float:
-    """The largest resident size of this process so far, in megabytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # A process that was started by a large one inherits that one's size in what getrusage tells.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return float(line.split()[1]) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def _alone(given: list[Any]) -> dict[str, float]:
     """Make one side's step, and only then look how much a call adds."""
     step = Step(*given)
-    before = _largest()
+    before = largest_size()
     step()
-    return {"megabytes": _largest() - before}
+    return {"megabytes": largest_size() - before}
 
 
 if __name__ == "__main__":

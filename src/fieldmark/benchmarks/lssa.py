@@ -29,8 +29,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from fieldmark.benchmarks.contrastive import _largest
-from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
+from fieldmark.benchmarks.timing import (
+    CLOCKS,
+    clock_text,
+    interleaved,
+    largest_size,
+    make_row,
+    on_both_clocks,
+    on_clock,
+    run_jobs,
+)
 from fieldmark.heads.spatial_alignment import SpatialAlignment
 from fieldmark.shapes import Tensor
 
@@ -158,9 +166,9 @@ def _alone(given: list[Any]) -> dict[str, float]:
     """Make one side's episode, and only then look how much a call adds."""
     Episode(given[0], 8, 1, given[3], 3)()
     episode = Episode(*given)
-    before = _largest()
+    before = largest_size()
     episode()
-    return {"megabytes": _largest() - before}
+    return {"megabytes": largest_size() - before}
 
 
 if __name__ == "__main__":

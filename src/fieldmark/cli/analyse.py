@@ -48,10 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Analyse, write and report."""
     what = _parts(options)
-    from fieldmark.backbones import Encoder
+    from fieldmark.backbones import as_encoder
     from fieldmark.cli.evaluate import load_query_data
     from fieldmark.cli.models import choose_device, find_model, image_size, untrained
-    from fieldmark.evaluation.few_shot import _with_normalisation
 
     device = choose_device(options.device)
     model, facts = find_model(options.model, device)
@@ -63,9 +62,7 @@ def run(options: argparse.Namespace) -> int:
     for text in options.baseline:
         models[text] = (untrained(model, seed=0) if text == "untrained" else find_model(text, device))[0]
     found: dict[str, Any] = {"data": data.manifest.to_dict(), "images": len(data), "models": {}}
-    encoders = {
-        name: one if isinstance(one, Encoder) else _with_normalisation(one, data) for name, one in models.items()
-    }
+    encoders = {name: as_encoder(one, data.manifest.mean, data.manifest.std) for name, one in models.items()}
     pictures = _analyse(encoders, data, what, options, found["models"])
     _write(Path(options.out), pictures, found)
     found["files"] = [str(Path(options.out) / f"{name}.png") for name in pictures]

@@ -152,7 +152,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
-    _check_heads({key: one for key, (one, _) in models.items()}, head_options)
+    check_heads({key: one for key, (one, _) in models.items()}, head_options)
     size = options.size or image_size(model, facts)
     data, support, base, episodes = _load_data(options, size, facts)
     results: dict[tuple[str, str], Any] = {}
@@ -170,7 +170,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     return {key: known for key, (_, known) in models.items()}, results
 
 
-def _check_heads(models: Mapping[str, Any], head_options: Mapping[str, dict[str, Any]]) -> None:
+def check_heads(models: Mapping[str, Any], head_options: Mapping[str, dict[str, Any]]) -> None:
     """Refuse a head with parts that were not trained with a model before its data is loaded."""
     from fieldmark import heads
 

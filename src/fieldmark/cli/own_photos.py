@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
     from fieldmark import data, heads
     from fieldmark.cli.evaluate import (
-        _check_heads,
+        check_heads,
         count_or_all,
         how,
         load_query_data,
@@ -70,7 +70,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
-    _check_heads({key: one for key, (one, _) in models.items()}, head_options)
+    check_heads({key: one for key, (one, _) in models.items()}, head_options)
     size = options.size or image_size(model, facts)
     store = load_query_data(options, size, facts)
     support = None

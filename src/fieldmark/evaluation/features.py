@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -115,3 +115,13 @@ def in_parts(encode: Encode, limit: int) -> Encode:
         (torch.Size([9, 3, 8, 8]), [4, 4, 1])
     """
     return lambda images: torch.cat([encode(part) for part in images.split(limit)])
+
+
+def facts_of(extractor: Extractor, kind: Kind) -> dict[str, Any]:
+    """What a result says of the descriptors of a kind: name and options of what made them.
+
+    Example:
+        >>> facts_of(as_extractor("dense"), "pooled")
+        {'name': 'pooled', 'options': {}}
+    """
+    return {"name": extractor.name, "options": extractor.options} if kind == "local" else {"name": kind, "options": {}}

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.data import EpisodeIndex, ImageStore, draw_episodes
-from fieldmark.descriptors import Extractor, Kind, as_extractor
+from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.cost import encoder_milliseconds, head_cost
-from fieldmark.evaluation.features import encode
+from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
 from fieldmark.heads import Head, create_for
@@ -254,7 +254,7 @@ def evaluate_heads(
     call to the next with the same model, data and heads. What is drawn at random is the first call's then; augmented
     copies are made anew. On ``cost_episodes`` episodes the cost of each head is measured too, after it was scored.
     """
-    encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
+    encoder = as_encoder(model, data.manifest.mean, data.manifest.std)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     options = {key: dict((head_options or {}).get(key, {})) for key in heads}
     made = {
@@ -314,19 +314,13 @@ def evaluate_heads(
         seconds = {"encoding": encoding, "scoring": time.perf_counter() - started}
         result = _summarise(
             predicted, index, data, name if isinstance(name, str) else type(name).__name__, options[key],
-            support_copies, leaked, seconds, interval, _facts_of(extractor, head.descriptors),
+            support_copies, leaked, seconds, interval, facts_of(extractor, head.descriptors),
         )  # fmt: skip
         if cost_episodes:
             cost = head_cost(head, index, query[head.descriptors], copies, cost_episodes)
             result = replace(result, cost={**cost.to_dict(), **image})
         results[key] = result
     return results
-
-
-def _with_normalisation(backbone: Backbone, data: ImageStore) -> Encoder:
-    mean = backbone.mean if backbone.mean is not None else data.manifest.mean
-    std = backbone.std if backbone.std is not None else data.manifest.std
-    return Encoder(backbone, mean, std)
 
 
 def _augmented(
@@ -376,8 +370,3 @@ def _summarise(
         support_copies=copies, leaked_classes=leaked, manifest=data.manifest.to_dict(), seconds=seconds,
         interval=interval, descriptors=descriptors,
     )  # fmt: skip
-
-
-def _facts_of(extractor: Extractor, kind: Kind) -> dict[str, Any]:
-    """What a result says of the sets of a kind."""
-    return {"name": extractor.name, "options": extractor.options} if kind == "local" else {"name": kind, "options": {}}

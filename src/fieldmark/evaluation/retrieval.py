@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from fieldmark import functional
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.data import ImageStore
 from fieldmark.descriptors import Extractor, Kind, as_extractor
 from fieldmark.errors import FieldmarkError, unknown_name
-from fieldmark.evaluation.features import encode
-from fieldmark.evaluation.few_shot import _facts_of, _with_normalisation
+from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.ranking import Similarity, pooled_ranking, rerank
 from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval_measures
@@ -246,7 +245,7 @@ def evaluate_metrics(
     if shortlist is not None and shortlist < 1:
         raise FieldmarkError(f"shortlist is {shortlist}; expected at least 1 (None: the whole gallery)")
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
-    encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
+    encoder = as_encoder(model, data.manifest.mean, data.manifest.std)
     queries, counts = _queries(data)
     started = time.perf_counter()
     kinds: tuple[Kind, ...] = ("pooled", "local") if any(similarities.values()) else ("pooled",)
@@ -266,7 +265,7 @@ def evaluate_metrics(
             gallery=len(data), left_out=len(data) - len(queries), beyond_shortlist=beyond if re_ranked else 0,
             metric=name, metric_options=dict(metric_options or {}) if re_ranked else {},
             shortlist=length if re_ranked else None,
-            descriptors=_facts_of(extractor, "local" if re_ranked else "pooled"),
+            descriptors=facts_of(extractor, "local" if re_ranked else "pooled"),
             leaked_classes=leaked, manifest=data.manifest.to_dict(), query_hash=digest.hexdigest(),
             seconds={"encoding": encoding, "scoring": seconds}, interval=interval,
         )  # fmt: skip

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.classifiers import classifier_of
 from fieldmark.data import ImageStore
 from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation.features import encode, images_at_once, in_parts
-from fieldmark.evaluation.few_shot import _facts_of, _with_normalisation
+from fieldmark.evaluation.features import encode, facts_of, images_at_once, in_parts
 from fieldmark.evaluation.leakage import family_of, related
 from fieldmark.evaluation.statistics import Interval
 from fieldmark.evaluation.top1_result import Top1Result
@@ -87,7 +86,7 @@ def evaluate_top1(
         >>> result.accuracy > 1 / 60, result.top5 >= result.accuracy, len(result.hits) == len(held)
         (True, True, True)
     """
-    encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
+    encoder = as_encoder(model, data.manifest.mean, data.manifest.std)
     if not len(data):
         raise FieldmarkError("there are no images to be named; choose another split")
     seen = _Seen(data, encoder, change)
@@ -226,7 +225,7 @@ def _fit(
     facts = {
         "head": head if isinstance(head, str) else type(head).__name__,
         "head_options": dict(options),
-        "descriptors": _facts_of(extractor, kind),
+        "descriptors": facts_of(extractor, kind),
     }
     return scores.float().cpu()[:, order], facts, {"encoding": encoding, "scoring": time.perf_counter() - started}
 

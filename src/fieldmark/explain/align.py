@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from fieldmark import heads
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.data.images import Fit, check_fit
+from fieldmark.data.layouts.base import IMAGENET_STATISTICS
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.alignment import Alignment
 from fieldmark.explain.heat_maps import heat_map
-from fieldmark.explain.images import Picture, as_encoder, check_finite, fitted_pair, names_of
+from fieldmark.explain.images import Picture, check_finite, fitted_pair, names_of
 from fieldmark.explain.matching import MAX_NODES
 from fieldmark.functional.correspondence import correspondence
 from fieldmark.functional.distances import cosine
@@ -79,7 +80,7 @@ def align(
     """
     check_fit(fit)
     check_heat(heat)
-    encoder = as_encoder(model)
+    encoder = as_encoder(model, *IMAGENET_STATISTICS)
     made, trained = _head(encoder, head, options)
     images = fitted_pair(encoder, query_image, support_image, size, fit)
     maps = _maps(encoder, images)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from fieldmark.backbones import Backbone, Encoder, TrainedClassifier, load_model
+from fieldmark.backbones import Backbone, Encoder, TrainedClassifier, as_encoder, load_model
 from fieldmark.classifiers.trained import classifier_of
 from fieldmark.data.images import Fit, check_fit
+from fieldmark.data.layouts.base import IMAGENET_STATISTICS
 from fieldmark.errors import FieldmarkError
-from fieldmark.explain.images import Picture, as_encoder, check_finite, fitted_pair, names_of
+from fieldmark.explain.images import Picture, check_finite, fitted_pair, names_of
 from fieldmark.explain.panels import CAPTION, GAP, Scale, draw_row, draw_scale, over_image, size_of
 from fieldmark.explain.picture import draw_lines, stacked
 from fieldmark.explain.sheet import FOOT, HEADING, MARGIN, Sheet
@@ -174,7 +175,7 @@ def gates(
     check_finite(maps)
     pooled = maps.mean((-2, -1))
     opened = interaction(*pooled.split(1)).gates
-    plain = None if baseline is None else as_encoder(baseline)
+    plain = None if baseline is None else as_encoder(baseline, *IMAGENET_STATISTICS)
     if plain is not None and plain.channels != model.channels:
         raise FieldmarkError(
             f"the baseline has {plain.channels} channels and the model {model.channels}; expected a plain training of "

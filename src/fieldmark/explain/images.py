@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Encoder
 from fieldmark.data.images import Fit, fit_image
 from fieldmark.data.sources import FolderSource
 from fieldmark.errors import FieldmarkError
@@ -18,7 +18,6 @@ from fieldmark.shapes import Tensor
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 # For backbones that bring no normalisation of their own; that of ImageNet suits photographs.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -35,11 +34,6 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     return FolderSource(path.parent, only=[path.name]).image(path.name)
 
 
-def as_encoder(model: Encoder | Backbone) -> Encoder:
-    """The encoder itself; or a backbone with its own normalisation, or else that of ImageNet."""
-    return model if isinstance(model, Encoder) else _with_normalisation(model)
-
-
 def fitted_pair(
     encoder: Encoder, query: Picture, support: Picture, size: int | tuple[int, int] | None, fit: Fit
 ) -> list[np.ndarray]:
@@ -48,13 +42,13 @@ def fitted_pair(
     Raises:
         FieldmarkError: For what is no readable image, or a size that the model does not run at.
     """
-    side = _size(encoder, size)
-    return [fit_image(_load(image), side, fit) for image in (query, support)]
+    side = side_of(encoder, size)
+    return [fit_image(load_picture(image), side, fit) for image in (query, support)]
 
 
 def names_of(query: Picture, support: Picture) -> tuple[str, str]:
     """What to call the two in pictures: the files' names, else query and support."""
-    return _name(query, "query"), _name(support, "support")
+    return name_of(query, "query"), name_of(support, "support")
 
 
 def check_finite(features: Tensor) -> None:
@@ -65,7 +59,12 @@ def check_finite(features: Tensor) -> None:
         )
 
 
-def _load(image: Picture) -> Image.Image:
+def load_picture(image: Picture) -> Image.Image:
+    """An image that was given in any of the ways, as upright 8-bit RGB.
+
+    Raises:
+        FieldmarkError: For what is no readable image.
+    """
     if isinstance(image, Image.Image):
         if image.mode != "RGB":
             raise FieldmarkError(f"image has mode {image.mode}; expected RGB (the file's name would be converted)")
@@ -77,17 +76,17 @@ def _load(image: Picture) -> Image.Image:
     return read_image(image)
 
 
-def _name(image: Picture, otherwise: str) -> str:
+def name_of(image: Picture, otherwise: str) -> str:
+    """The file's name; ``otherwise`` for an image that is none."""
     return otherwise if isinstance(image, Image.Image | np.ndarray) else Path(image).name
 
 
-def _with_normalisation(backbone: Backbone) -> Encoder:
-    mean = backbone.mean if backbone.mean is not None else _MEAN
-    std = backbone.std if backbone.std is not None else _STD
-    return Encoder(backbone, mean, std)
+def side_of(encoder: Encoder, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """The size at which an encoder sees images; default: its own.
 
-
-def _size(encoder: Encoder, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    Raises:
+        FieldmarkError: For another than the one it always runs at.
+    """
     own = encoder.size
     if size is None:
         return own or encoder.backbone.default_size

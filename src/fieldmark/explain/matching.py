@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from fieldmark import functional
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.data.images import Fit, check_fit
+from fieldmark.data.layouts.base import IMAGENET_STATISTICS
 from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.boxes import Nodes, place_nodes
-from fieldmark.explain.images import Picture, as_encoder, check_finite, fitted_pair, names_of
+from fieldmark.explain.images import Picture, check_finite, fitted_pair, names_of
 from fieldmark.functional.emd_similarity import Weighting, directions
 from fieldmark.functional.weights import Variant
 
@@ -173,7 +174,7 @@ def match(
     for kind, value, known in (("weights", weights, get_args(Weighting)), ("variant", variant, get_args(Variant))):
         if value not in known:
             raise unknown_name(kind, value, known)
-    encoder = as_encoder(model)
+    encoder = as_encoder(model, *IMAGENET_STATISTICS)
     extractor = as_extractor(descriptors, descriptor_options)
     images = fitted_pair(encoder, query_image, support_image, size, fit)
     sets, nodes = zip(*(_describe(encoder, extractor, image, seed) for image in images), strict=True)

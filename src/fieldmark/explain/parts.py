@@ -16,7 +16,7 @@ from fieldmark.classifiers.trained import classifier_of
 from fieldmark.data.images import Fit, check_fit, fit_image
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.point_distance import fitted_points, point_distance
-from fieldmark.explain.images import Picture, _load, _name, _size
+from fieldmark.explain.images import Picture, load_picture, name_of, side_of
 from fieldmark.functional.orientation import oriented_pool
 from fieldmark.shapes import Tensor
 
@@ -131,8 +131,8 @@ def parts(
         raise FieldmarkError(
             f"key points of {len(key_points)} images for {len(images)}; expected one set (or None) each"
         )
-    side = _size(model, size)
-    files = [_load(one) for one in images]
+    side = side_of(model, size)
+    files = [load_picture(one) for one in images]
     fitted = [fit_image(one, side, fit) for one in files]
     seen = model.cut(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)).float() / 255
     own = _look(model, seen)
@@ -145,7 +145,7 @@ def parts(
         if points is not None:
             points = fitted_points(points, file.size[::-1], (shape[0], shape[1]), fit, model.crop)
         picture = (seen[number] * 255).round().byte().permute(1, 2, 0).numpy()
-        name = _name(images[number], f"image {number + 1}")
+        name = name_of(images[number], f"image {number + 1}")
         views.append(PartView(np.ascontiguousarray(picture), name, own[number], other[number], theirs[number], points))
     facts = {**_facts_of(model), "size": list(seen.shape[-2:]), "fit": fit}
     facts["beside"] = None if beside is None else _facts_of(beside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fieldmark.functional.emd_similarity import Weighting, _check, check_temperature, directions
+from fieldmark.functional.emd_similarity import Weighting, check_sets, check_temperature, directions
 from fieldmark.functional.weights import Variant, cross_reference_weights, normalise_weights
 from fieldmark.shapes import Float, Tensor
 
@@ -39,7 +39,7 @@ def dense_similarity(
         tensor([[0.5000]])
     """
     check_temperature(temperature)
-    _check(query, support, None, variant, weights)
+    check_sets(query, support, None, variant, weights)
     centred = variant == "code" if centre is None else centre
     query_unit, support_unit = directions(query, centred), directions(support, centred)
     if weights == "equal":

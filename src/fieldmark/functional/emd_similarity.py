@@ -281,7 +281,7 @@ def _centred(variant: Variant, centre: bool | None) -> bool:
     return variant == "code" if centre is None else centre
 
 
-def _check(query: Tensor, support: Tensor, real: Tensor | None, variant: str, weights: str) -> None:
+def check_sets(query: Tensor, support: Tensor, real: Tensor | None, variant: str, weights: str) -> None:
     """Refuse sets that cannot be compared, and unknown names."""
     if variant not in get_args(Variant):
         raise unknown_name("variant", variant, get_args(Variant))
@@ -310,7 +310,7 @@ def _checked(
     weights: str,
 ) -> _Given:
     """The tensors with one leading axis, if they fit."""
-    _check(query, support, real, variant, weights)
+    check_sets(query, support, real, variant, weights)
     kind = torch.promote_types(torch.promote_types(query.dtype, support.dtype), torch.float32)
     query, support = query.to(kind), support.to(kind)
     batch, pairs = math.prod(query.shape[:-3]), (*query.shape[:-2], support.shape[-3])

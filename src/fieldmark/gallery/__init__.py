@@ -20,7 +20,7 @@ _LATER = {
     "Identity": "embedder",
     "Photo": "records",
     "Pictures": "pictures",
-    "Prediction": "classifier",
+    "Prediction": "prediction",
     "expected_calibration_error": "confidence_measures",
     "export_classifier": "portable",
     "open_picture": "pictures",
@@ -56,7 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fieldmark.gallery.advice import Advice
     from fieldmark.gallery.calibration import Calibration
-    from fieldmark.gallery.classifier import FewShotClassifier, Prediction
+    from fieldmark.gallery.classifier import FewShotClassifier
     from fieldmark.gallery.confidence_measures import expected_calibration_error, reliability, risk_coverage
     from fieldmark.gallery.embedder import Embedder, Identity
     from fieldmark.gallery.enrolling import Enrolled
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from fieldmark.gallery.incoming import BadPhotosError
     from fieldmark.gallery.pictures import Pictures, open_picture, read_pictures
     from fieldmark.gallery.portable import Exported, export_classifier
+    from fieldmark.gallery.prediction import Prediction
     from fieldmark.gallery.records import ClassSummary, Photo
     from fieldmark.gallery.search import Found
     from fieldmark.gallery.store import Gallery

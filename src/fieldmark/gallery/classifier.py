@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -17,15 +16,14 @@ from fieldmark.descriptors import Kind
 from fieldmark.errors import FieldmarkError
 from fieldmark.gallery.calibration import FALSE_REJECT, PRIOR, PRIORS, Calibration, calibrate
 from fieldmark.gallery.embedder import Embedder
+from fieldmark.gallery.labels import as_labels, check_counts, joined, plain
 from fieldmark.gallery.pictures import Input, Pictures, as_inputs, name_of
+from fieldmark.gallery.prediction import NONE_OF_THESE, Prediction
 from fieldmark.heads import HEADS, Head, create_for
 from fieldmark.shapes import Tensor
 
 if TYPE_CHECKING:
     from fieldmark.gallery.evidence import Explanation
-
-NONE_OF_THESE = "none of these"
-"""What :meth:`FewShotClassifier.predict` answers where it rejects."""
 
 DEFAULT_HEAD = "whitened"
 
@@ -35,35 +33,6 @@ _BYTES_AT_ONCE = 256 * 2**20
 
 # The model that was opened last by name; cross-validation makes one classifier a fold.
 _EMBEDDERS: dict[str, Embedder] = {}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one photo.
-
-    Attributes:
-        label: The nearest class, or ``"none of these"`` if it is rejected and rejection was asked for.
-        confidence: Calibrated probability of the nearest class, given that it is one of the classes.
-        rejected: Whether the score lies below the line for "none of these"; None where no line is known.
-        score: What is compared with the line: the largest score of any class.
-        top: The nearest classes with their probabilities, the first is the nearest.
-    """
-
-    label: Any
-    confidence: float
-    rejected: bool | None
-    score: float
-    top: list[tuple[Any, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {
-            "label": self.label,
-            "confidence": self.confidence,
-            "rejected": self.rejected,
-            "score": self.score,
-            "top": [{"label": label, "probability": value} for label, value in self.top],
-        }
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -146,8 +115,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             FieldmarkError: For bad images, or labels that do not fit.
         """
         self._check_options()
-        items, labels = as_inputs(X), _as_labels(y)
-        _check_counts(items, labels)
+        items, labels = as_inputs(X), as_labels(y)
+        check_counts(items, labels)
         embedder = self._make_embedder()
         head = self._make_head(embedder)
         pictures = embedder.read(items)
@@ -169,14 +138,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         if not hasattr(self, "classes_"):
             return self.fit(X, y)
-        items, labels = as_inputs(X), _as_labels(y)
-        _check_counts(items, labels)
+        items, labels = as_inputs(X), as_labels(y)
+        check_counts(items, labels)
         pictures = self.embedder_.read(items)
         kinds = [kind for kind in get_args(Kind) if kind in self.descriptors_]
         new = self.embedder_.embed(pictures, kinds)
         sets = {kind: torch.cat([self.descriptors_[kind], new[kind]]) for kind in kinds}
         return self._take(
-            self.embedder_, self._make_head(self.embedder_), sets, _joined(self.labels_, labels),
+            self.embedder_, self._make_head(self.embedder_), sets, joined(self.labels_, labels),
             [*self.photos_, *_kept(items, pictures)], [*self.names_, *pictures.names],
         )  # fmt: skip
 
@@ -206,7 +175,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         made = cls(**{"backbone": embedder.encoder, **options})
         made._check_options()
-        head, values = made._make_head(embedder), _as_labels(labels)
+        head, values = made._make_head(embedder), as_labels(labels)
         sets = {kind: torch.as_tensor(one, dtype=torch.float32) for kind, one in descriptors.items()}
         if head.descriptors not in sets:
             raise FieldmarkError(
@@ -214,11 +183,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 "embed the photos with this kind as well, or take another head"
             )
         for kind, one in sets.items():
-            _check_counts(one, values, f"{kind} descriptors")
+            check_counts(one, values, f"{kind} descriptors")
         kept = [None] * len(values) if photos is None else list(photos)
         called = [_name(photo, i) for i, photo in enumerate(kept)] if names is None else list(names)
-        _check_counts(kept, values, "photos")
-        _check_counts(called, values, "names")
+        check_counts(kept, values, "photos")
+        check_counts(called, values, "names")
         return made._take(embedder, head, sets, values, kept, called)
 
     def decision_function(self, X: Iterable[Input]) -> np.ndarray:
@@ -259,7 +228,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         out = []
         for row, (best, chance) in enumerate(zip(order.tolist(), probability.tolist(), strict=True)):
             rejected = bool(below[row]) if known else None
-            listed = [(_plain(self.classes_[i]), chance[i]) for i in best]
+            listed = [(plain(self.classes_[i]), chance[i]) for i in best]
             label = NONE_OF_THESE if self.reject and rejected else listed[0][0]
             out.append(Prediction(label, chance[best[0]], rejected, float(scores[row].max()), listed))
         return out
@@ -416,42 +385,5 @@ def _kept(items: Sequence[Any], pictures: Pictures) -> list[Any]:
     ]
 
 
-def _as_labels(y: Any) -> np.ndarray:
-    try:
-        values = np.asarray(y if isinstance(y, np.ndarray) else list(y))
-    except (TypeError, ValueError):
-        raise FieldmarkError(f"labels are of type {type(y).__name__}; expected one label an image") from None
-    if values.ndim != 1:
-        raise FieldmarkError(f"labels have shape {values.shape}; expected one label an image, (M,)")
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.all(values == np.floor(values))):
-        raise FieldmarkError("labels hold numbers that are not whole; expected classes: texts or whole numbers")
-    if values.dtype == object:
-        kinds = {type(value).__name__ for value in values}
-        if len(kinds) > 1 or any(value is None for value in values):
-            raise FieldmarkError(f"labels mix {', '.join(sorted(kinds))}; expected all texts or all whole numbers")
-    return values
-
-
-def _joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    text = [one.dtype.kind in "UO" for one in (old, new)]
-    if text[0] != text[1]:
-        raise FieldmarkError(
-            f"labels are {'texts' if text[1] else 'numbers'}, and those given before are "
-            f"{'texts' if text[0] else 'numbers'}; expected one kind"
-        )
-    return np.concatenate([old, new])
-
-
-def _check_counts(items: Any, labels: np.ndarray, what: str = "images") -> None:
-    if len(items) != len(labels):
-        raise FieldmarkError(f"{len(items)} {what} and {len(labels)} labels; expected one label each")
-    if not len(labels):
-        raise FieldmarkError(f"no {what} were given; expected at least one, with its label")
-
-
 def _name(photo: Any, position: int) -> str:
     return name_of(photo, position) if photo is not None else f"photo {position}"
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if isinstance(label, np.generic) else label

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from fieldmark import backbones
-from fieldmark.backbones import Backbone, Encoder, load_model
+from fieldmark.backbones import Backbone, Encoder, as_encoder, load_model
 from fieldmark.data.images import Fit, as_size, check_fit
+from fieldmark.data.layouts.base import IMAGENET_STATISTICS
 from fieldmark.descriptors import Extractor, Kind, as_extractor, describe
 from fieldmark.devices import choose_device
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.features import in_parts
-from fieldmark.explain.images import as_encoder
 from fieldmark.gallery.pictures import Input, Pictures, read_pictures
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
@@ -261,7 +261,7 @@ def hash_of(weights: Mapping[str, Tensor]) -> str:
 
 def _open(backbone: str | Path | Encoder | Backbone, device: torch.device) -> tuple[Encoder, dict[str, Any]]:
     if isinstance(backbone, Encoder | Backbone):
-        return as_encoder(backbone), {}
+        return as_encoder(backbone, *IMAGENET_STATISTICS), {}
     if not isinstance(backbone, str | Path):
         raise FieldmarkError(
             f"backbone is of type {type(backbone).__name__}; expected a backbone's name, the path of a model file or "
@@ -274,7 +274,7 @@ def _open(backbone: str | Path | Encoder | Backbone, device: torch.device) -> tu
         raise FieldmarkError(
             f"no model at {backbone}; expected a run folder, a model.safetensors file or a backbone's name"
         )
-    return as_encoder(create_pretrained(str(backbone))), {}
+    return as_encoder(create_pretrained(str(backbone)), *IMAGENET_STATISTICS), {}
 
 
 def create_pretrained(name: str, **options: Any) -> Backbone:

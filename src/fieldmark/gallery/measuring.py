@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmark.backbones import Backbone, Encoder
+from fieldmark.backbones import Backbone, Encoder, as_encoder
 from fieldmark.data import EpisodeIndex, ImageStore
 from fieldmark.descriptors import Extractor, as_extractor
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation.features import encode
-from fieldmark.evaluation.few_shot import _facts_of, _with_normalisation
+from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
 from fieldmark.gallery.calibration import FALSE_REJECT, negative_log_likelihood
@@ -24,6 +23,7 @@ from fieldmark.gallery.classifier import FewShotClassifier, kinds_of
 from fieldmark.gallery.confidence_measures import expected_calibration_error, reliability, risk_coverage
 from fieldmark.gallery.embedder import Embedder
 from fieldmark.gallery.kept import KeptDescriptors
+from fieldmark.gallery.supports import draw_supports
 from fieldmark.heads import create_for
 from fieldmark.progress import track
 from fieldmark.shapes import Tensor
@@ -34,67 +34,6 @@ COVERAGES = tuple(round(0.1 * step, 1) for step in range(1, 11))
 """Shares of answered questions at which the risk is written down."""
 
 _LEAVING_OUT = 1  # tells the generator of left-out classes from that of supports
-
-
-def draw_supports(
-    labels: np.ndarray,
-    shot: int,
-    queries: int | None = None,
-    draws: int = 5,
-    seed: int = 0,
-    query_labels: np.ndarray | None = None,
-) -> EpisodeIndex:
-    """All classes, up to ``shot`` support images of each, drawn so that fewer shots are a part of more.
-
-    Args:
-        labels: ``(N,)`` class numbers.
-        shot: Support images a class; of a class with fewer all there are (all but one where the queries are from here).
-        queries: Images to ask about, a class, the same for every shot; None: all others.
-        draws: How many.
-        seed: Of the draws.
-        query_labels: ``(M,)`` class numbers of other images that the queries are drawn from.
-
-    Raises:
-        FieldmarkError: For numbers below 1, fewer than two classes, or a class without images for both.
-
-    Example:
-        >>> one, two = (draw_supports(np.array([0, 0, 0, 1, 1]), shot, draws=1) for shot in (1, 2))
-        >>> set(one.support[0]) <= set(two.support[0]), two.support_labels.tolist(), two.query.shape
-        (True, [[0, 0, 1]], (1, 2))
-    """
-    for name, value in (("shot", shot), ("draws", draws), ("queries", queries)):
-        if value is not None and value < 1:
-            raise FieldmarkError(f"{name} is {value}; expected at least 1")
-    own, labels = query_labels is None, np.asarray(labels)
-    asked = labels if query_labels is None else np.asarray(query_labels)
-    classes = np.intersect1d(labels, asked)
-    if len(classes) < 2:
-        raise FieldmarkError(f"support and queries have {len(classes)} classes in common; expected at least 2")
-    pools = [np.flatnonzero(labels == label) for label in classes]
-    others = pools if own else [np.flatnonzero(asked == label) for label in classes]
-    if own and min(map(len, pools)) < 2:
-        raise FieldmarkError("a class has one image; expected two: one to learn from, one to ask about")
-    support: list[list[np.ndarray]] = []
-    query: list[list[np.ndarray]] = []
-    for draw in range(draws):
-        rng = np.random.default_rng([seed, draw])
-        orders = [rng.permutation(pool) for pool in pools]
-        asked_orders = orders if own else [rng.permutation(pool) for pool in others]
-        kept = [min(queries or 1, len(order) - 1) if own else 0 for order in orders]
-        support.append([order[: min(shot, len(order) - keep)] for order, keep in zip(orders, kept, strict=True)])
-        taken = [len(one) if own else 0 for one in support[-1]]
-        query.append([
-            order[start:] if queries is None else order[max(start, len(order) - queries) :]
-            for order, start in zip(asked_orders, taken, strict=True)
-        ])  # fmt: skip
-    return EpisodeIndex(
-        classes=np.tile(classes, (draws, 1)),
-        support=np.stack([np.concatenate(one) for one in support]),
-        support_labels=np.tile(np.repeat(np.arange(len(classes)), [len(one) for one in support[0]]), (draws, 1)),
-        query=np.stack([np.concatenate(one) for one in query]),
-        query_labels=np.tile(np.repeat(np.arange(len(classes)), [len(one) for one in query[0]]), (draws, 1)),
-        facts={"way": len(classes), "shot": shot, "queries": queries, "draws": draws, "seed": seed},
-    )
 
 
 @dataclass(frozen=True)
@@ -272,7 +211,7 @@ def evaluate_own_photos(
         >>> found["prototype"].hits.shape[0], sorted(found["prototype"].measures)[:2]
         (2, ['coverage_at_5', 'ece'])
     """
-    encoder = model if isinstance(model, Encoder) else _with_normalisation(model, data)
+    encoder = as_encoder(model, data.manifest.mean, data.manifest.std)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     if support_data is not None and support_data.class_names != data.class_names:
         raise FieldmarkError("support and queries have different classes; take both from one data set")
@@ -318,7 +257,7 @@ def evaluate_own_photos(
             episodes=episodes,
             head=name,
             head_options=options[name],
-            descriptors=_facts_of(extractor, made[name].descriptors),
+            descriptors=facts_of(extractor, made[name].descriptors),
             left_out=left_out,
             leaked_classes=leaked,
             manifest=data.manifest.to_dict(),

@@ -20,49 +20,32 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fieldmark import heads
-from fieldmark.errors import FieldmarkError, unknown_name
-from fieldmark.explain.images import as_encoder
-from fieldmark.gallery.embedder import Embedder, Identity, create_pretrained
+from fieldmark.backbones import as_encoder
+from fieldmark.data.layouts.base import IMAGENET_STATISTICS
+from fieldmark.errors import FieldmarkError
+from fieldmark.gallery.contents import Contents, among
+from fieldmark.gallery.embedder import Embedder, create_pretrained
 from fieldmark.gallery.enrolling import Enrolled, OnBad, Spec, enroll
-from fieldmark.gallery.records import (
-    FACTS,
-    ClassSummary,
-    Header,
-    Photo,
-    check_class_name,
-    quoted,
-    sets_of,
-)
+from fieldmark.gallery.records import check_class_name, quoted
 from fieldmark.gallery.table import KEEP, Table
 
 if TYPE_CHECKING:
     from fieldmark.gallery.classifier import FewShotClassifier
     from fieldmark.gallery.search import Found
 
-_builtin_list = list
 
-
-class Gallery:
+class Gallery(Contents):
     """Classes of photos with their descriptors, in a folder or on object storage; made by :meth:`open`.
 
     Every operation is one commit: whenever the process is killed, the gallery is as before or as after it. Two
-    processes may write; ids of photos and classes never change and are never given twice.
-
-    Attributes:
-        uri: Where it is.
-        table: The table underneath.
+    processes may write; ids of photos and classes never change and are never given twice. What it holds is read by
+    the methods of :class:`~fieldmark.gallery.contents.Contents`.
     """
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.uri = table.uri
 
     @classmethod
     def open(
@@ -83,109 +66,6 @@ class Gallery:
             MissingExtraError: LanceDB is not installed.
         """
         return cls(Table(uri, create, storage_options or {}))
-
-    def __len__(self) -> int:
-        return self.table.count()
-
-    def __repr__(self) -> str:
-        return f"Gallery({self.uri!r}: {len(self)} photos of {len(self.list())} classes)"
-
-    @property
-    def header(self) -> Header | None:
-        """What made the descriptors, and when; None as long as nothing was enrolled."""
-        return self.table.header
-
-    @property
-    def identity(self) -> Identity | None:
-        """What must agree before an image is compared with the photos; None as long as nothing was enrolled."""
-        return None if self.header is None else self.header.identity
-
-    @property
-    def version(self) -> int:
-        """Number of the newest commit that this object has seen."""
-        return self.table.version
-
-    def refresh(self) -> Gallery:
-        """See what other processes changed; returns the gallery itself. Every operation that changes does so first."""
-        self.table.refresh()
-        return self
-
-    # What is there
-
-    def list(self) -> list[ClassSummary]:
-        """The classes by name."""
-        self.table.refresh()
-        found = self.table.read(["class_id", "class_name", "added", "licence"])
-        rows: dict[str, list[tuple[int, datetime.datetime, str]]] = {}
-        columns = (found[name].to_pylist() for name in ("class_name", "class_id", "added", "licence"))
-        for name, class_id, added, licence in zip(*columns, strict=True):
-            rows.setdefault(name, []).append((class_id, added, licence))
-        return [
-            ClassSummary(
-                # Two processes on object storage may have begun the same class at once: the older id stands.
-                min(row[0] for row in rows[name]),
-                name,
-                len(rows[name]),
-                max(row[1] for row in rows[name]),
-                tuple(sorted({row[2] for row in rows[name]} - {""})),
-            )
-            for name in sorted(rows)
-        ]
-
-    def photos(self, class_name: str | None = None, ids: Sequence[int] | None = None) -> _builtin_list[Photo]:
-        """Enrolled photos by id.
-
-        Args:
-            class_name: Only those of this class.
-            ids: Only these.
-
-        Raises:
-            FieldmarkError: No such class or photo.
-        """
-        self.table.refresh()
-        where = ""
-        if class_name is not None:
-            where = f"class_name = {quoted(self._known(class_name))}"
-        if ids is not None:
-            where = " AND ".join(filter(None, [where, _among(self._known_ids(ids))]))
-        found = self.table.read(FACTS, where)
-        return [Photo(**row) for row in found.select(list(FACTS)).to_pylist()]
-
-    def thumbnails(self, ids: Sequence[int]) -> dict[int, bytes]:
-        """JPEG of photos, as the model saw them, by id.
-
-        Raises:
-            FieldmarkError: No such photo.
-        """
-        if not len(ids):
-            return {}
-        self.table.refresh()
-        found = self.table.read(["thumbnail"], _among(self._known_ids(ids)))
-        return dict(zip(found["id"].to_pylist(), found["thumbnail"].to_pylist(), strict=True))
-
-    def descriptors(
-        self, kinds: Iterable[str] = ("pooled", "local"), ids: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Ids ``(M,)``, class names ``(M,)`` and, for each kind, descriptors ``(M, N, C)`` float32; by id.
-
-        Args:
-            kinds: ``"pooled"`` (N = 1), ``"local"`` or both.
-            ids: Only these photos; default: all.
-
-        Raises:
-            FieldmarkError: Nothing was enrolled, no such photo, or a kind that the gallery does not hold.
-        """
-        self.table.refresh()
-        header, kinds = self.filled(), list(kinds)
-        for kind in kinds:
-            if kind not in header.shapes:
-                raise FieldmarkError(
-                    f"gallery {self.uri} holds {' and '.join(header.shapes)} descriptors, no {kind} ones; "
-                    "take a head that works on these (`fieldmark heads` lists them)"
-                )
-        found = self.table.read(["class_name", *kinds], "" if ids is None else _among(self._known_ids(ids)))
-        sets = {kind: sets_of(found[kind], header.shapes[kind]).astype(np.float32) for kind in kinds}
-        return found["id"].to_numpy(), np.array(found["class_name"].to_pylist(), dtype=object), sets
 
     # Changes
 
@@ -231,7 +111,7 @@ class Gallery:
         """
         name = check_class_name(class_name)
         with self.table.writing():
-            where = _among(self._known_ids(ids))
+            where = among(self._known_ids(ids))
             class_id = next((one.id for one in self.list() if one.name == name), None)
             if class_id is None:
                 class_id = self.table.reserve(1)
@@ -285,7 +165,7 @@ class Gallery:
         with self.table.writing():
             names = [self._known(name) for name in names]
             parts = [f"class_name IN ({', '.join(map(quoted, names))})"] if names else []
-            parts += [_among(self._known_ids(ids))] if len(ids) else []
+            parts += [among(self._known_ids(ids))] if len(ids) else []
             where = " OR ".join(parts)
             count = len(self.table.read([], where))
             self.table.delete(where)
@@ -369,7 +249,10 @@ class Gallery:
         header = self.filled()
         identity, name = header.identity, model or header.model
         try:
-            backbone = name if Path(name).exists() else as_encoder(create_pretrained(name, **identity.options))
+            if Path(name).exists():
+                backbone: Any = name
+            else:
+                backbone = as_encoder(create_pretrained(name, **identity.options), *IMAGENET_STATISTICS)
             found = Embedder(
                 backbone, None if identity.encoded else identity.size, identity.fit,  # type: ignore[arg-type]
                 identity.descriptors, identity.descriptor_options, device,
@@ -395,7 +278,7 @@ class Gallery:
         """
         self.table.check(embedder.identity, model_name(embedder))
 
-    def search(self, image: Any, top: int = 10, **options: Any) -> _builtin_list[Found]:
+    def search(self, image: Any, top: int = 10, **options: Any) -> list[Found]:
         """The photos nearest to an image; see :func:`fieldmark.gallery.search.search` for the options."""
         from fieldmark.gallery.search import search
 
@@ -453,44 +336,8 @@ class Gallery:
             self.check(embedder)
         return embedder, model or model_name(embedder)
 
-    def filled(self) -> Header:
-        """What made the descriptors.
-
-        Raises:
-            FieldmarkError: Nothing was enrolled yet.
-        """
-        if self.header is None:
-            raise FieldmarkError(
-                f"gallery {self.uri} is empty; enroll photos first: fieldmark enroll FOLDER --gallery {self.uri}"
-            )
-        return self.header
-
-    def _known(self, name: str) -> str:
-        names = [one.name for one in self.list()]
-        if name not in names:
-            raise unknown_name(f"class of gallery {self.uri}", name, names)
-        return name
-
-    def _known_ids(self, ids: Sequence[int]) -> _builtin_list[int]:
-        wanted = [int(one) for one in ids]
-        if not wanted:
-            return []
-        known = set(self.table.read([], _among(wanted))["id"].to_pylist())
-        missing = sorted(set(wanted) - known)
-        if missing:
-            more = f" (and {len(missing) - 1} more that are missing)" if len(missing) > 1 else ""
-            raise FieldmarkError(
-                f"gallery {self.uri} has no photo {missing[0]}{more}; `fieldmark gallery list --photos` shows the ids"
-            )
-        return wanted
-
 
 def model_name(embedder: Embedder) -> str:
     """What makes the embedder's backbone again: its name (give a file's path by hand)."""
     backbone = embedder.encoder.backbone
     return backbone.facts.get("model", backbone.name)
-
-
-def _among(ids: Sequence[int]) -> str:
-    """A condition; no id at all is fulfilled by none."""
-    return f"id IN ({', '.join(str(int(one)) for one in ids)})" if len(ids) else "FALSE"

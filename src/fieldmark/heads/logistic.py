@@ -72,12 +72,13 @@ class Logistic(Head):
         def fit(support: Tensor, query: Tensor) -> Tensor:
             if self.normalise:
                 support, query = functional.l2_normalise(support), functional.l2_normalise(query)
-            weight, bias = self._solve(support, labels, way)
+            weight, bias = self.solve(support, labels, way)
             return query @ weight.to(query).mT + bias.to(query).unsqueeze(1)
 
         return score_features(self.features, support, query, fit).to(dtype)
 
-    def _solve(self, support: Tensor, labels: Tensor, way: int) -> tuple[Tensor, Tensor]:
+    def solve(self, support: Tensor, labels: Tensor, way: int) -> tuple[Tensor, Tensor]:
+        """Weights ``(E, way, C)`` and biases ``(E, way)`` fitted to support vectors ``(E, S, C)``."""
         if self.solver == "own":
             return functional.logistic_regression(support, labels, way, self.C, self.tol)
         from sklearn.linear_model import LogisticRegression

@@ -69,7 +69,7 @@ def test_single_precision_is_as_good(problems):
     solver = sinkhorn.Sinkhorn()
     sums = []
     for inside in (torch.float64, torch.float32):
-        problem, *_ = sinkhorn._scaled(cost.to(inside), supply.to(inside), demand.to(inside))
+        problem, *_ = sinkhorn.scaled(cost.to(inside), supply.to(inside), demand.to(inside))
         f, g = solver._log_potentials(problem)
         assert f.dtype == inside
         between = f.unsqueeze(-1) + g.unsqueeze(-2) - problem.cost / solver.epsilon

@@ -83,10 +83,10 @@ def emd(
         from fieldmark.functional.transport.outside import emd_outside
 
         return emd_outside(cost, supply, demand, solver, options)
-    return _checked(cost, supply, demand, solver, options)
+    return emd_eagerly(cost, supply, demand, solver, options)
 
 
-def _checked(
+def emd_eagerly(
     cost: Tensor, supply: Tensor, demand: Tensor, solver: str | Solver, options: dict[str, Any]
 ) -> TransportPlan:
     """What :func:`emd` does outside of a compiled graph: check, flatten the leading axes, solve."""

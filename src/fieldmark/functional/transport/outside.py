@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from fieldmark.functional.transport.emd import _checked
+from fieldmark.functional.transport.emd import emd_eagerly
 
-emd_outside = torch.compiler.disable(_checked, reason="transport problems are solved outside of the graph")
+emd_outside = torch.compiler.disable(emd_eagerly, reason="transport problems are solved outside of the graph")

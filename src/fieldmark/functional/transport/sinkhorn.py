@@ -61,7 +61,7 @@ class Sinkhorn(Solver):
         inside = torch.float64 if cost.device.type == "cpu" else torch.promote_types(cost.dtype, torch.float32)
         cost, supply = cost.to(inside), supply.to(inside)
         demand = balanced_demand(supply, demand.to(inside))
-        problem, low, scale = _scaled(cost, supply, demand)
+        problem, low, scale = scaled(cost, supply, demand)
         f, g = self._log_potentials(problem)
         total = supply.sum(-1, keepdim=True)
         flow = torch.exp(f.unsqueeze(-1) + g.unsqueeze(-2) - problem.cost / self.epsilon) * total.unsqueeze(-1)
@@ -75,7 +75,7 @@ class Sinkhorn(Solver):
         halvings = max(0, math.ceil(math.log2(0.25 / self.epsilon)))
         for stage in range(halvings, 0, -1):
             epsilon = self.epsilon * 2.0**stage
-            f, g = _iterate(problem, f / epsilon, g / epsilon, epsilon, 10)
+            f, g = iterate(problem, f / epsilon, g / epsilon, epsilon, 10)
             f, g = f * epsilon, g * epsilon
         f, g = f / self.epsilon, g / self.epsilon
         active = torch.arange(len(f), device=f.device)
@@ -83,7 +83,7 @@ class Sinkhorn(Solver):
         while done < self.iterations and len(active):
             part = _Scaled(*(one[active] for one in problem)) if len(active) < len(f) else problem
             count = min(step, self.iterations - done)
-            f[active], g[active] = _iterate(part, f[active], g[active], self.epsilon, count)
+            f[active], g[active] = iterate(part, f[active], g[active], self.epsilon, count)
             done += count
             rows = torch.exp(f[active].unsqueeze(-1) + g[active].unsqueeze(-2) - part.cost / self.epsilon).sum(-1)
             error = (rows - part.supply.exp()).abs().sum(-1)
@@ -99,7 +99,7 @@ class _Scaled(NamedTuple):
     demand: Float[Tensor, "B m"]
 
 
-def _scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[_Scaled, Tensor, Tensor]:
+def scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[_Scaled, Tensor, Tensor]:
     """The scaled problems with the lowest cost and the cost range of each, ``(B, 1)``."""
     counts = (supply > 0).unsqueeze(-1) & (demand > 0).unsqueeze(-2)
     low = torch.where(counts, cost, torch.inf).amin((-2, -1))
@@ -113,7 +113,7 @@ def _scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[_Scaled, Tens
     return _Scaled(within, (supply / total).log(), (demand / total).log()), low[:, None], scale[:, None]
 
 
-def _iterate(problem: _Scaled, f: Tensor, g: Tensor, epsilon: float, count: int) -> tuple[Tensor, Tensor]:
+def iterate(problem: _Scaled, f: Tensor, g: Tensor, epsilon: float, count: int) -> tuple[Tensor, Tensor]:
     """Scale rows and columns in turns; afterwards the column sums are right.
 
     The first time on logarithms, which nothing upsets; the others by factors for the plan that this gave, a few times

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fieldmark.explain.sheet import INK, MARGIN, QUIET, WIDTH, Sheet, new_figure, shortened
-from fieldmark.gallery.evidence_page import FIRST, MARKS, SECOND, SHADE, how, made, percent, signed, words
+from fieldmark.gallery.evidence.page import FIRST, MARKS, SECOND, SHADE, how, made, percent, signed, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from fieldmark.functional.transport.feasible import balanced_demand, feasible_flow
-from fieldmark.functional.transport.sinkhorn import Sinkhorn, _iterate, _scaled
+from fieldmark.functional.transport.sinkhorn import Sinkhorn, iterate, scaled
 from fieldmark.shapes import Float, Tensor
 
 _MEMORY = 4  # pairs that L-BFGS keeps
@@ -161,12 +161,12 @@ def sinkhorn_value(
     """
     dtype, cost, supply = cost.dtype, cost.double(), supply.double()
     demand = balanced_demand(supply, demand.double())
-    problem, _, _ = _scaled(cost, supply, demand)
+    problem, _, _ = scaled(cost, supply, demand)
     f, g = torch.zeros_like(problem.supply), torch.zeros_like(problem.demand)
     target = solver.epsilon
     for stage in range(max(0, math.ceil(math.log2(0.25 / target))), 0, -1):
         epsilon = target * 2.0**stage
-        f, g = _iterate(problem, f / epsilon, g / epsilon, epsilon, 10)
+        f, g = iterate(problem, f / epsilon, g / epsilon, epsilon, 10)
         f, g = f * epsilon, g * epsilon
     step = min(_AT_ONCE, solver.iterations)
 
@@ -175,7 +175,7 @@ def sinkhorn_value(
 
     def round_(done, active, f, g):
         # A problem that is done stays as it is, as if it had been taken out.
-        new_f, new_g = _iterate(problem, f, g, target, step)
+        new_f, new_g = iterate(problem, f, g, target, step)
         on = active.unsqueeze(-1) > 0
         f, g = torch.where(on, new_f, f), torch.where(on, new_g, g)
         rows = torch.exp(f.unsqueeze(-1) + g.unsqueeze(-2) - problem.cost / target).sum(-1)

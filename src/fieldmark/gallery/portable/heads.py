@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from fieldmark import functional
-from fieldmark.alignment.pairs import _length
+from fieldmark.alignment.pairs import length_of
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.correspondence import correspondence_keys
 from fieldmark.functional.emd_similarity import directions, pair_cosines
 from fieldmark.functional.foreground import foreground_mask
 from fieldmark.functional.transport.sinkhorn import Sinkhorn
 from fieldmark.functional.weights import Weights, equal_weights, normalise_weights, relevance
-from fieldmark.gallery.portable_loops import fit_logistic, sinkhorn_value
+from fieldmark.gallery.portable.loops import fit_logistic, sinkhorn_value
 from fieldmark.heads import (
     EMD,
     DenseConnections,
@@ -91,7 +91,7 @@ class FittedHead(Portable):
         centre = self.centre(support)
         vectors, labels = self.vectors(support, centre)[None], index[None]
         weight, bias = (
-            self.head._solve(vectors, labels, way)
+            self.head.solve(vectors, labels, way)
             if isinstance(self.head, Logistic)
             else functional.logistic_regression(vectors, labels, way, self.C)
         )
@@ -216,7 +216,7 @@ class PortableSpatialAlignment(Portable):
             aligned = moved.flatten(2).mT.unflatten(0, (-1, support.shape[0]))
         shares = (members / members.sum(0)).mT
         means = (shares @ aligned.flatten(2)).unflatten(-1, query.shape[1:])
-        return -head.scale * _length(means - query.unsqueeze(1), head.distance)
+        return -head.scale * length_of(means - query.unsqueeze(1), head.distance)
 
 
 class PortableEMD(Portable):

@@ -14,13 +14,15 @@ from fieldmark.data.images import fit_image
 from fieldmark.descriptors import Dense
 from fieldmark.errors import FieldmarkError, unknown_name
 from fieldmark.explain.boxes import cell_boxes
-from fieldmark.gallery.decomposition import Parts, decomposition
+from fieldmark.gallery.evidence.decomposition import Parts, decomposition
+from fieldmark.gallery.labels import plain
 from fieldmark.gallery.pictures import Input, open_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fieldmark.gallery.classifier import FewShotClassifier, Prediction
+    from fieldmark.gallery.classifier import FewShotClassifier
+    from fieldmark.gallery.prediction import Prediction
 
 REGIONS = 3
 """Matched regions that are drawn for a photo."""
@@ -156,7 +158,7 @@ class Explanation:
 
     def figure(self) -> Figure:
         """All of it as a matplotlib figure; write it by ``savefig`` or :func:`fieldmark.explain.save_picture`."""
-        from fieldmark.gallery.evidence_figure import draw
+        from fieldmark.gallery.evidence.figure import draw
 
         return draw(self)
 
@@ -167,7 +169,7 @@ class Explanation:
             path: Where to write it as well, beside and renamed.
         """
         from fieldmark.files import write_beside
-        from fieldmark.gallery.evidence_page import page
+        from fieldmark.gallery.evidence.page import page
 
         text = page(self)
         if path is not None:
@@ -176,7 +178,6 @@ class Explanation:
 
 
 def _class_dict(one: ClassEvidence, boxes: list[list[float]]) -> dict[str, Any]:
-    from fieldmark.gallery.classifier import _plain
 
     photos = [
         {
@@ -191,7 +192,7 @@ def _class_dict(one: ClassEvidence, boxes: list[list[float]]) -> dict[str, Any]:
         for photo in one.photos
     ]
     return {
-        "label": _plain(one.label),
+        "label": plain(one.label),
         "score": one.score,
         "probability": one.probability,
         "photos": photos,
