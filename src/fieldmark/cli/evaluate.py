@@ -33,7 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="few-shot",
         help="few-shot (the default), retrieval, top1, robustness, own-photos or point-distance",
     )
-    data = parser.add_argument_group("data")
+    _add_data(parser.add_argument_group("data"))
+    _add_protocol(parser.add_argument_group("protocol"))
+    _add_method(parser.add_argument_group("method"))
+    retrieval.add_arguments(parser)
+    top1.add_arguments(parser)
+    own_photos.add_arguments(parser)
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_data(data: argparse._ArgumentGroup) -> None:
     data.add_argument("--data", default="folder", metavar="NAME", help="data set (`fieldmark data`); default: folder")
     data.add_argument("--root", metavar="PATH", help="folder, zip or list file that holds it")
     data.add_argument(
@@ -47,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: train)",
     )  # fmt: skip
     data.add_argument("--base-split", metavar="SPLIT", help="base images for heads that use them (centred prototype)")
-    protocol = parser.add_argument_group("protocol")
+
+
+def _add_protocol(protocol: argparse._ArgumentGroup) -> None:
     protocol.add_argument("--way", default="5", help="classes an episode, or `all`")
     protocol.add_argument("--shot", type=int, default=1, help="labelled images a class")
     protocol.add_argument("--queries", default="15", help="query images a class, or `all` (with --support-split)")
@@ -62,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--support-copies", type=int, default=0, metavar="K", help="augmented copies of the support")
     protocol.add_argument("--interval", default="normal", choices=("normal", "student"), help="kind of 95%% interval")
     protocol.add_argument("--allow-leakage", action="store_true", help="test on classes that were trained on")
-    method = parser.add_argument_group("method")
+
+
+def _add_method(method: argparse._ArgumentGroup) -> None:
     method.add_argument(
         "--head", metavar="NAME[,NAME...]",
         help="heads (`fieldmark heads`); default: prototype, for top1 and robustness `classifier`, the model's own, "
@@ -85,10 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     method.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
     method.add_argument("--batch-size", type=int, help="images encoded at a time; default: by their size")
-    retrieval.add_arguments(parser)
-    top1.add_arguments(parser)
-    own_photos.add_arguments(parser)
-    output = parser.add_argument_group("output")
+
+
+def _add_output(output: argparse._ArgumentGroup) -> None:
     output.add_argument("--name", help="name of the result; default: made from model and protocol")
     output.add_argument(
         "--published",

@@ -155,75 +155,82 @@ def draw_episodes(
         >>> index.hash == draw_episodes(np.repeat(np.arange(10), 20), 5, 2, 3, 4, seed=1).hash
         True
     """
-    for name, value, least in (
-        ("shot", shot, 1),
-        ("episodes", episodes, 1),
-        ("queries", queries, 1),
-        ("way", way, 2),
-    ):
+    for name, value, least in (("shot", shot, 1), ("episodes", episodes, 1), ("queries", queries, 1), ("way", way, 2)):
         if value is not None and value < least:
             raise FieldmarkError(f"{name} is {value}; expected at least {least}")
     if queries is None and query_labels is None:
         raise FieldmarkError(
             "queries 'all' needs a support split of its own, or no image would be left for the support"
         )
-    labels = np.asarray(labels)
-    same = query_labels is None
-    pools = _pools(labels)
-    query_pools = pools if query_labels is None else _pools(np.asarray(query_labels))
-    present = sorted(set(pools) & set(query_pools))
-    way_count = len(present) if way is None else way
-    if len(present) < way_count:
-        raise FieldmarkError(f"{way_count}-way episodes need {way_count} classes; the data has {len(present)}")
-    need = shot + (queries or 0) if same else shot
-    _require_images(pools, present, need, "shot + queries" if same else "shot", class_names)
-    if not same and queries is not None:
-        _require_images(query_pools, present, queries, "queries", class_names)
+    if queries is None and way is not None:
+        raise FieldmarkError("queries 'all' needs way 'all': the number of query images would differ by episode")
+    pools = _pools(np.asarray(labels))
+    query_pools = None if query_labels is None else _pools(np.asarray(query_labels))
+    present = sorted(pools if query_pools is None else set(pools) & set(query_pools))
+    count = len(present) if way is None else way
+    if len(present) < count:
+        raise FieldmarkError(f"{count}-way episodes need {count} classes; the data has {len(present)}")
+    if query_pools is None:
+        _require_images(pools, present, shot + (queries or 0), "shot + queries", class_names)
+    else:
+        _require_images(pools, present, shot, "shot", class_names)
+        if queries is not None:
+            _require_images(query_pools, present, queries, "queries", class_names)
 
+    classes, support, query = _draw(pools, query_pools, present, way, shot, queries, episodes, seed)
+    if query is None:
+        assert query_pools is not None
+        query = np.tile(np.concatenate([query_pools[c] for c in present]), (episodes, 1))
+        each = [len(query_pools[c]) for c in present]
+    else:
+        each = [query.shape[1] // count] * count
+    return EpisodeIndex(
+        classes=np.asarray(present)[classes],
+        support=support,
+        support_labels=np.tile(np.repeat(np.arange(count), shot), (episodes, 1)),
+        query=query,
+        query_labels=np.tile(np.repeat(np.arange(count), each), (episodes, 1)),
+        facts={"way": count, "shot": shot, "queries": queries, "episodes": episodes, "seed": seed},
+    )
+
+
+def _draw(
+    pools: dict[int, np.ndarray],
+    query_pools: dict[int, np.ndarray] | None,
+    present: list[int],
+    way: int | None,
+    shot: int,
+    queries: int | None,
+    episodes: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Classes by their place in ``present``, support and queries of all episodes; no queries where all are asked."""
     rng = np.random.default_rng(seed)
     table, counts = _table(pools, present)
-    query_table, query_counts = _table(query_pools, present)
-    drawn = 0 if same or queries is None else query_table.shape[1]
-    width = len(present) + way_count * (table.shape[1] + drawn)
+    others = None if query_pools is None or queries is None else _table(query_pools, present)
+    count = len(present) if way is None else way
+    together = shot + (queries or 0) if query_pools is None else shot
+    split = count * table.shape[1]
+    width = len(present) + split + (0 if others is None else count * others[0].shape[1])
     chosen, support, query = [], [], []
     step = max(1, _KEYS_AT_ONCE // width)
     for start in range(0, episodes, step):
         keys = rng.random((min(step, episodes - start), width))  # a row an episode: a prefix stays a prefix
         rows = len(keys)
         if way is None:
-            classes = np.tile(np.arange(way_count), (rows, 1))
+            classes = np.tile(np.arange(count), (rows, 1))
         else:
-            classes = np.argsort(keys[:, : len(present)], axis=1)[:, :way_count]
+            classes = np.argsort(keys[:, : len(present)], axis=1)[:, :count]
         keys = keys[:, len(present) :]
-        split = way_count * table.shape[1]
-        first = _pick(keys[:, :split].reshape(rows, way_count, -1), table, counts, classes, need)
+        first = _pick(keys[:, :split].reshape(rows, count, -1), table, counts, classes, together)
         support.append(first[:, :, :shot])
-        if same:
+        if query_pools is None:
             query.append(first[:, :, shot:])
-        elif queries is not None:
-            query.append(
-                _pick(keys[:, split:].reshape(rows, way_count, -1), query_table, query_counts, classes, queries)
-            )
+        elif others is not None:
+            query.append(_pick(keys[:, split:].reshape(rows, count, -1), *others, classes, queries or 0))
         chosen.append(classes)
-    classes = np.concatenate(chosen)
-    support_index = np.concatenate(support).reshape(episodes, -1)
-    if query:
-        query_index = np.concatenate(query).reshape(episodes, -1)
-        query_label = np.repeat(np.arange(way_count), query_index.shape[1] // way_count)[None].repeat(episodes, 0)
-    else:
-        if way is not None:
-            raise FieldmarkError("queries 'all' needs way 'all': the number of query images would differ by episode")
-        row = np.concatenate([query_pools[c] for c in present])
-        query_index = np.tile(row, (episodes, 1))
-        query_label = np.tile(np.repeat(np.arange(way_count), [len(query_pools[c]) for c in present]), (episodes, 1))
-    return EpisodeIndex(
-        classes=np.asarray(present)[classes],
-        support=support_index,
-        support_labels=np.repeat(np.arange(way_count), shot)[None].repeat(episodes, 0),
-        query=query_index,
-        query_labels=query_label,
-        facts={"way": way_count, "shot": shot, "queries": queries, "episodes": episodes, "seed": seed},
-    )
+    asked = np.concatenate(query).reshape(episodes, -1) if query else None
+    return np.concatenate(chosen), np.concatenate(support).reshape(episodes, -1), asked
 
 
 def _pools(labels: np.ndarray) -> dict[int, np.ndarray]:

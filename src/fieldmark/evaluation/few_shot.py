@@ -256,31 +256,18 @@ def evaluate_heads(
     """
     encoder = as_encoder(model, data.manifest.mean, data.manifest.std)
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
-    options = {key: dict((head_options or {}).get(key, {})) for key in heads}
-    made = {
-        key: create_for(encoder, head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()
-    }
-    for key, head in made.items():
-        if encoder.head is not None and head.made_as is not None and heads[key] == encoder.head.name:
-            options[key] = dict(head.made_as[1])  # the options it was trained with count, not only those that are given
+    made, options = _make(encoder, heads, head_options or {})
     extractor = as_extractor(descriptors, descriptor_options)
-    for key, head in made.items():
-        if head.needs_base and base_data is None:
-            raise FieldmarkError(f"head {key or heads[key]!r} needs base images; give base_data (--base-split train)")
-    if support_data is not None and support_data.class_names != data.class_names:
-        raise FieldmarkError(
-            f"the support data has other classes than the query data "
-            f"({len(support_data.class_names)} and {len(data.class_names)}); expected the same names in the same order"
-        )
+    source = data if support_data is None else support_data
+    _check_data(made, heads, source, data, base_data)
     if isinstance(episodes, EpisodeIndex):
         index = episodes
     else:
         index = draw_episodes(
-            data.labels if support_data is None else support_data.labels,
-            way, shot, queries, episodes, seed,
+            source.labels, way, shot, queries, episodes, seed,
             query_labels=None if support_data is None else data.labels, class_names=data.class_names,
         )  # fmt: skip
-    index.require_fits(len(data if support_data is None else support_data), len(data))
+    index.require_fits(len(source), len(data))
 
     started = time.perf_counter()
     kinds = sorted({head.descriptors for head in made.values()})
@@ -292,7 +279,6 @@ def evaluate_heads(
         if images is not None and role not in described:
             described[role] = describe(images)
     query, base = described["query"], described.get("base")
-    source = data if support_data is None else support_data
     support = _augmented(describe, source, support_copies, support_augment, seed)
     if support is None and support_data is not None:
         support = [described["support"]]
@@ -321,6 +307,37 @@ def evaluate_heads(
             result = replace(result, cost={**cost.to_dict(), **image})
         results[key] = result
     return results
+
+
+def _make(
+    encoder: Encoder, heads: Mapping[str, str | Head], given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Head], dict[str, dict[str, Any]]]:
+    """The heads by key, and the options that a result says of each."""
+    options = {key: dict(given.get(key, {})) for key in heads}
+    made = {
+        key: create_for(encoder, head, **options[key]) if isinstance(head, str) else head for key, head in heads.items()
+    }
+    for key, head in made.items():
+        if encoder.head is not None and head.made_as is not None and heads[key] == encoder.head.name:
+            options[key] = dict(head.made_as[1])  # the options it was trained with count, not only those that are given
+    return made, options
+
+
+def _check_data(
+    made: Mapping[str, Head],
+    heads: Mapping[str, str | Head],
+    support_data: ImageStore,
+    data: ImageStore,
+    base_data: ImageStore | None,
+) -> None:
+    for key, head in made.items():
+        if head.needs_base and base_data is None:
+            raise FieldmarkError(f"head {key or heads[key]!r} needs base images; give base_data (--base-split train)")
+    if support_data.class_names != data.class_names:
+        raise FieldmarkError(
+            f"the support data has other classes than the query data "
+            f"({len(support_data.class_names)} and {len(data.class_names)}); expected the same names in the same order"
+        )
 
 
 def _augmented(
