@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fieldmark.allocation import is_glibc, keep_freed_memory
+from fieldmark.benchmarks.memory import largest_size
 from fieldmark.benchmarks.timing import clock_text, in_turn, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.errors import FieldmarkError
 
@@ -71,7 +72,7 @@ def rows(name: str, repeats: int) -> list[dict[str, Any]]:
     for clock in ("wall", "cpu"):
         ours, peer = ([one["seconds"][clock] for one in side] for side in found.values())
         out.append(make_row(f"{name}, {clock_text(clock)}", ours, peer, work.batch, "images/s", work.target))
-    ours, peer = ([one["peak"] / 2**20 for one in side] for side in found.values())
+    ours, peer = ([one["megabytes"] for one in side] for side in found.values())
     peaks = {"ours": statistics.median(ours), "peer": statistics.median(peer)}
     memory = {"what": f"{name}, peak of the process", **peaks, "unit": "MB", "ratio": peaks["peer"] / peaks["ours"]}
     return [*out, {**memory, "repeats": {"ours": ours, "peer": peer}}]
@@ -104,14 +105,11 @@ def _call(work: Work) -> Callable[[], Any]:
 
 def main(name: str, side: str) -> int:
     """One process of one side: prints seconds of a call, and the most memory that the process took."""
-    import resource
-
     if side == KEPT and not keep_freed_memory():
         raise FieldmarkError("the C library refuses to keep freed memory")
     times = interleaved(on_both_clocks({"it": _call(WORK[name])}), BLOCKS)
     seconds = {clock: statistics.median(on_clock(times, "it", clock)) for clock in ("wall", "cpu")}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "megabytes": largest_size()}))
     return 0
 
 

@@ -17,9 +17,6 @@ before; the gradients of all weights are in both.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,16 +26,8 @@ import torch
 
 from fieldmark import backbones, methods
 from fieldmark.backbones import Encoder
-from fieldmark.benchmarks.timing import (
-    CLOCKS,
-    clock_text,
-    interleaved,
-    largest_size,
-    make_row,
-    on_both_clocks,
-    on_clock,
-    run_jobs,
-)
+from fieldmark.benchmarks.memory import added, tell
+from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional import mine_pairs
 from fieldmark.methods import ImageBatch
@@ -185,19 +174,8 @@ def step_rows(step: tuple[str, int, int, int], repeats: int) -> list[dict[str, A
 
 def measured(step: Step) -> float:
     """Megabytes that one step adds to a fresh process."""
-    command = [sys.executable, "-m", "fieldmark.benchmarks.apinet", json.dumps(step.given)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["megabytes"])
-
-
-def _alone(given: list[Any]) -> dict[str, float]:
-    """Make one side's step, and only then look how much a call adds."""
-    Step(given[0], given[1], 32, 4, 2)()
-    step = Step(*given)
-    before = largest_size()
-    step()
-    return {"megabytes": largest_size() - before}
+    return added("fieldmark.benchmarks.apinet", step.given)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_alone(json.loads(sys.argv[1]))))
+    tell(Step, warm=lambda name, backbone, *_: Step(name, backbone, 32, 4, 2)())

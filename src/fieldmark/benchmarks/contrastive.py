@@ -22,9 +22,6 @@ direction, are never made. The heads add ``18 B N (640 * 640 + 640 * 80)`` = 26.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,12 +33,12 @@ import torch
 from torch import nn
 
 from fieldmark import backbones, functional, training
+from fieldmark.benchmarks.memory import added, tell
 from fieldmark.benchmarks.timing import (
     CLOCKS,
     clock_text,
     in_turn,
     interleaved,
-    largest_size,
     make_row,
     on_both_clocks,
     on_clock,
@@ -211,22 +208,12 @@ def official(queries: Tensor, keys: Tensor, values: Tensor, aggregation: str = "
 
 def measured(step: Step) -> float:
     """Megabytes that one step adds to a fresh process."""
-    command = [sys.executable, "-m", "fieldmark.benchmarks.contrastive", json.dumps(step.given)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["megabytes"])
+    return added("fieldmark.benchmarks.contrastive", step.given)
 
 
 def _gradients(steps: dict[str, Step]) -> list[list[Tensor]]:
     return [[leaf.grad for leaf in step.leaves if leaf.grad is not None] for step in steps.values()]
 
 
-def _alone(given: list[Any]) -> dict[str, float]:
-    """Make one side's step, and only then look how much a call adds."""
-    step = Step(*given)
-    before = largest_size()
-    step()
-    return {"megabytes": largest_size() - before}
-
-
 if __name__ == "__main__":
-    print(json.dumps(_alone(json.loads(sys.argv[1]))))
+    tell(Step)

@@ -20,25 +20,14 @@ way all numbers of a pair are written, and read, once a step: that is what chunk
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from fieldmark.benchmarks.timing import (
-    CLOCKS,
-    clock_text,
-    interleaved,
-    largest_size,
-    make_row,
-    on_both_clocks,
-    on_clock,
-    run_jobs,
-)
+from fieldmark.benchmarks.memory import added, tell
+from fieldmark.benchmarks.timing import CLOCKS, clock_text, interleaved, make_row, on_both_clocks, on_clock, run_jobs
 from fieldmark.heads.spatial_alignment import SpatialAlignment
 from fieldmark.shapes import Tensor
 
@@ -153,23 +142,12 @@ def materialised(head: SpatialAlignment, support: Tensor, labels: Tensor, query:
 
 def measured(episode: Episode) -> float:
     """Megabytes that one episode adds to a fresh process."""
-    command = [sys.executable, "-m", "fieldmark.benchmarks.lssa", json.dumps(episode.given)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["megabytes"])
+    return added("fieldmark.benchmarks.lssa", episode.given)
 
 
 def _relative(mine: Tensor, other: Tensor) -> float:
     return float((mine - other).abs().max() / other.abs().max().clamp_min(1e-12))
 
 
-def _alone(given: list[Any]) -> dict[str, float]:
-    """Make one side's episode, and only then look how much a call adds."""
-    Episode(given[0], 8, 1, given[3], 3)()
-    episode = Episode(*given)
-    before = largest_size()
-    episode()
-    return {"megabytes": largest_size() - before}
-
-
 if __name__ == "__main__":
-    print(json.dumps(_alone(json.loads(sys.argv[1]))))
+    tell(Episode, warm=lambda name, _first, _second, training, *_: Episode(name, 8, 1, training, 3)())

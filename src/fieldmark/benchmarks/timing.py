@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -215,15 +213,3 @@ def make_row(
         **facts,
         "repeats": {"ours": [count / seconds for seconds in ours], "peer": [count / seconds for seconds in peer]},
     }
-
-
-def largest_size() -> float:
-    """The largest resident size of this process so far, in megabytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # A process that was started by a large one inherits that one's size in what getrusage tells.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return float(line.split()[1]) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
