@@ -48,7 +48,7 @@ In a recipe, `backbone: {name: conv4/scl-cifar_fs}` starts from the weights, and
 `start: conv4/scl-cifar_fs`. Classes that a model was trained on are refused as test classes, of what is trained from it
 as well.
 
-These are small networks for small images; for photographs take `efficientnet_lite0` or another pre-trained backbone.
+These are networks for small images; for photographs take `efficientnet_lite0` or another pre-trained backbone.
 The files hold float16 weights. This page is made by `make results` from the files in `results/models` and `results`.
 Accuracies are in %, on classes the model never saw, with the half width of the 95% interval over episodes. Each model
 is of one training seed, its first; where its recipe was trained with others too, its section says what came out over
