@@ -146,7 +146,7 @@ def test_links_to_older_results_lead_somewhere():
 
     folder = Path(__file__).resolve().parents[2] / "results"
     linked = [cell.results for _, cell in CELLS if cell.results]
-    assert len(linked) == 4
+    assert len(linked) == 6
     assert all((folder / name).exists() for name in linked)
 
 
