@@ -1,8 +1,8 @@
 """What a user would pick: heads on the same frozen features and episodes, what each costs, and the page that shows it.
 
 Example:
-    >>> [one.address for one in find(load_list(), ["grocery"])]
-    ['grocery/conv4_scl_cifar_fs', 'grocery/efficientnet_lite0']
+    >>> [one.address for one in find(load_list(), ["fc100"])]
+    ['fc100/conv4_fc100', 'fc100/conv4_scl_fc100', 'fc100/efficientnet_lite0']
 """
 
 from __future__ import annotations
