@@ -363,7 +363,16 @@ def _windows(sets: Tensor, side: int) -> Tensor:
 
 
 def length_of(difference: Tensor, distance: Distance) -> Tensor:
-    """(*, N, C) to (*)."""
+    """How far two maps are apart, from their difference.
+
+    Args:
+        difference: ``(*, N, C)``, one vector a place.
+        distance: ``"squared_euclidean"``: mean of the squared lengths; ``"sum"``: their sum; ``"euclidean"``: mean of
+            the lengths; ``"pooled"``: squared length of the mean vector.
+
+    Returns:
+        ``(*)``, at least 0.
+    """
     if distance == "pooled":
         return torch.linalg.vector_norm(difference.mean(-2), dim=-1).square()
     lengths = torch.linalg.vector_norm(difference, dim=-1)

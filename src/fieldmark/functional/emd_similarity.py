@@ -282,7 +282,18 @@ def _centred(variant: Variant, centre: bool | None) -> bool:
 
 
 def check_sets(query: Tensor, support: Tensor, real: Tensor | None, variant: str, weights: str) -> None:
-    """Refuse sets that cannot be compared, and unknown names."""
+    """Refuse sets that cannot be compared, and unknown names.
+
+    Args:
+        query: Expected ``(*batch, Q, N, C)``.
+        support: Expected ``(*batch, S, M, C)``.
+        real: Expected ``(*batch, S, M)``, or None.
+        variant: One of ``Variant``.
+        weights: One of ``Weighting``.
+
+    Raises:
+        FieldmarkError: For the first that is not as expected; the message says how to mend it.
+    """
     if variant not in get_args(Variant):
         raise unknown_name("variant", variant, get_args(Variant))
     if weights not in get_args(Weighting):

@@ -167,5 +167,10 @@ class Contents:
 
 
 def among(ids: Sequence[int]) -> str:
-    """The condition that a photo is one of these; without any, none fulfils it."""
+    """The condition that a photo is one of these, for a query of the table; without ids, no photo fulfils it.
+
+    Example:
+        >>> among([3, 5]), among([])
+        ('id IN (3, 5)', 'FALSE')
+    """
     return f"id IN ({', '.join(str(int(one)) for one in ids)})" if len(ids) else "FALSE"

@@ -50,7 +50,16 @@ def joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def check_counts(items: Any, labels: np.ndarray, what: str = "images") -> None:
-    """Refuse another number of items than labels, and none at all."""
+    """Refuse another number of items than labels, and none at all.
+
+    Args:
+        items: What has a length: images, descriptors.
+        labels: ``(M,)``.
+        what: What the message calls the items.
+
+    Raises:
+        FieldmarkError: The numbers differ or are 0.
+    """
     if len(items) != len(labels):
         raise FieldmarkError(f"{len(items)} {what} and {len(labels)} labels; expected one label each")
     if not len(labels):
@@ -58,5 +67,10 @@ def check_counts(items: Any, labels: np.ndarray, what: str = "images") -> None:
 
 
 def plain(label: Any) -> Any:
-    """A label as a plain JSON type."""
+    """A label as a plain JSON type.
+
+    Example:
+        >>> plain(np.int64(3)), plain("night")
+        (3, 'night')
+    """
     return label.item() if isinstance(label, np.generic) else label

@@ -69,7 +69,7 @@ class Sinkhorn(Solver):
         u, v = feasible_potentials(cost, supply, f * (self.epsilon * scale) + low)
         return Solution((flow * cost).sum((-2, -1)), flow, u, v)
 
-    def _log_potentials(self, problem: _Scaled) -> tuple[Tensor, Tensor]:
+    def _log_potentials(self, problem: Scaled) -> tuple[Tensor, Tensor]:
         """Potentials in units of epsilon: exp(f + g - cost / epsilon) is the entropic plan of total 1."""
         f, g = torch.zeros_like(problem.supply), torch.zeros_like(problem.demand)
         halvings = max(0, math.ceil(math.log2(0.25 / self.epsilon)))
@@ -81,7 +81,7 @@ class Sinkhorn(Solver):
         active = torch.arange(len(f), device=f.device)
         done, step = 0, 20
         while done < self.iterations and len(active):
-            part = _Scaled(*(one[active] for one in problem)) if len(active) < len(f) else problem
+            part = Scaled(*(one[active] for one in problem)) if len(active) < len(f) else problem
             count = min(step, self.iterations - done)
             f[active], g[active] = iterate(part, f[active], g[active], self.epsilon, count)
             done += count
@@ -91,16 +91,32 @@ class Sinkhorn(Solver):
         return f, g
 
 
-class _Scaled(NamedTuple):
-    """Problems with costs in [0, 1] between nodes that count, and logarithms of weights of total 1."""
+class Scaled(NamedTuple):
+    """Problems with costs in [0, 1] between nodes that count, and logarithms of weights of total 1.
+
+    Attributes:
+        cost: Costs; 0 where a node has no weight.
+        supply: Logarithms, -inf for a weight of 0.
+        demand: The same of the demand.
+    """
 
     cost: Float[Tensor, "B n m"]
     supply: Float[Tensor, "B n"]
     demand: Float[Tensor, "B m"]
 
 
-def scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[_Scaled, Tensor, Tensor]:
-    """The scaled problems with the lowest cost and the cost range of each, ``(B, 1)``."""
+def scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[Scaled, Tensor, Tensor]:
+    """Problems in units of their cost range and their total weight, so that one epsilon fits all.
+
+    Args:
+        cost: ``(B, n, m)``.
+        supply: ``(B, n)``, at least 0.
+        demand: ``(B, m)``, at least 0, of the same total as the supply.
+
+    Returns:
+        The scaled problems, the lowest cost between nodes that count ``(B, 1)``, and the cost range ``(B, 1)``, which
+        is 1 where all costs agree.
+    """
     counts = (supply > 0).unsqueeze(-1) & (demand > 0).unsqueeze(-2)
     low = torch.where(counts, cost, torch.inf).amin((-2, -1))
     high = torch.where(counts, cost, -torch.inf).amax((-2, -1))
@@ -110,11 +126,21 @@ def scaled(cost: Tensor, supply: Tensor, demand: Tensor) -> tuple[_Scaled, Tenso
     within = torch.where(counts, (cost - low[:, None, None]) / scale[:, None, None], 0.0)
     total = supply.sum(-1, keepdim=True)
     total = torch.where(total > 0, total, 1.0)
-    return _Scaled(within, (supply / total).log(), (demand / total).log()), low[:, None], scale[:, None]
+    return Scaled(within, (supply / total).log(), (demand / total).log()), low[:, None], scale[:, None]
 
 
-def iterate(problem: _Scaled, f: Tensor, g: Tensor, epsilon: float, count: int) -> tuple[Tensor, Tensor]:
+def iterate(problem: Scaled, f: Tensor, g: Tensor, epsilon: float, count: int) -> tuple[Tensor, Tensor]:
     """Scale rows and columns in turns; afterwards the column sums are right.
+
+    Args:
+        problem: Problems as :func:`scaled` makes them.
+        f: Potentials of the rows ``(B, n)`` in units of epsilon.
+        g: Potentials of the columns ``(B, m)`` in units of epsilon; the first rows are scaled by these.
+        epsilon: Strength of the entropy in units of the cost range.
+        count: How many times, at least 1.
+
+    Returns:
+        New potentials ``(B, n)`` and ``(B, m)``, -inf at nodes without weight.
 
     The first time on logarithms, which nothing upsets; the others by factors for the plan that this gave, a few times
     faster with the same result (absorption, Schmitzer 2019). A node of weight 0 has the logarithm -inf and leaves every
