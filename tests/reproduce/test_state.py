@@ -120,6 +120,25 @@ def test_other_seeds_are_found_where_the_same_test_stands_in_two_files(tmp_path)
     assert [(one.seed, one.file) for one in found] == [(0, name), (7, "seeds/again.json")]
 
 
+@pytest.mark.parametrize("other", ["training", "test"])
+def test_seeds_of_another_training_or_test_do_not_stand_beside_a_result(tmp_path, other):
+    (row,) = find("scl/B.1/conv4")
+    name = "scl_cifar_fs_conv4_1shot.json"
+    record = read_json(RESULTS / name, "result")
+    write_json(tmp_path / name, record)
+    for model in record["models"].values():
+        model["seed"] = 7
+        model["recipe_yaml"] = model["recipe_yaml"].replace("\nseed: 0\n", "\nseed: 7\n")
+        if other == "training":
+            assert "epochs: 24" in model["recipe_yaml"]
+            model["recipe_yaml"] = model["recipe_yaml"].replace("epochs: 24", "epochs: 25")
+    if other == "test":
+        for one in record["rows"]:
+            one["support_copies"] += 1
+    write_json(tmp_path / "seeds" / "again.json", record)
+    assert [one.seed for one in measured(row, tmp_path)["cifar_fs-1shot"]] == [0]
+
+
 def test_rows_never_run_have_no_numbers(tmp_path):
     (row,) = find("lssa/3/all")
     assert measured(row, tmp_path) == {}
