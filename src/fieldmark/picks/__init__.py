@@ -1,8 +1,9 @@
 """What a user would pick: heads on the same frozen features and episodes, what each costs, and the page that shows it.
 
 Example:
-    >>> [one.address for one in find(load_list(), ["fc100"])]
-    ['fc100/conv4_fc100', 'fc100/conv4_scl_fc100', 'fc100/efficientnet_lite0']
+    >>> (one,) = find(load_list(), ["fc100/conv4_scl_fc100"])
+    >>> one.data.title, one.backbone.title
+    ('FC100', 'Conv-4 (FC100, SCL)')
 """
 
 from __future__ import annotations

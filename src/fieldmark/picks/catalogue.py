@@ -197,8 +197,8 @@ def find(listed: Listed, addresses: Sequence[str] = ()) -> list[Comparison]:
         FieldmarkError: For an address that nothing has; the nearest is named.
 
     Example:
-        >>> [one.address for one in find(load_list(), ["glyphs"])]
-        ['glyphs/conv4_glyphs', 'glyphs/efficientnet_lite0']
+        >>> [one.address for one in find(load_list(), ["fc100"])]
+        ['fc100/conv4_fc100', 'fc100/conv4_scl_fc100', 'fc100/efficientnet_lite0']
     """
     every = [
         Comparison(
