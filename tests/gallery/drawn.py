@@ -1,4 +1,4 @@
-"""Small pictures of made-up classes, and folders of them."""
+"""Small pictures of made-up classes, folders of them, and what describes them at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from fieldmark import backbones
+from fieldmark.gallery import Embedder
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
 
@@ -30,3 +33,8 @@ def class_folders(folder: Path, classes: dict[str, int]) -> Path:
         for number in range(count):
             write(folder, name, number)
     return folder
+
+
+def embedder(size: int = 16) -> Embedder:
+    """Describes a picture by its own pixels."""
+    return Embedder(backbones.create("pixels", size=8), size=size)

@@ -15,22 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fieldmark import backbones
 from fieldmark.cli import main as cli
 from fieldmark.errors import FieldmarkError, MissingExtraError
-from fieldmark.gallery import BadPhotosError, Embedder, Gallery
+from fieldmark.gallery import BadPhotosError, Gallery
 from fieldmark.gallery.bulk import describe_files, enroll_in_shards
 from fieldmark.gallery.incoming import collect
 
 sys.path.insert(0, str(Path(__file__).parent))
-from drawn import class_folders, picture, write
+from drawn import class_folders, embedder, picture, write
 
 pytest.importorskip("lancedb", reason="the gallery's package is not installed (extra: gallery)")
 VICTIM = Path(__file__).parent / "bulk_victim.py"
-
-
-def pixels() -> Embedder:
-    return Embedder(backbones.create("pixels", size=8), size=16)
 
 
 def content(gallery: Gallery) -> tuple[list, dict]:
@@ -61,21 +56,21 @@ def test_in_shards_is_what_it_is_at_once(tmp_path, photos):
     copied = photos / "grey" / "copy.png"
     copied.write_bytes((photos / "red" / "0.png").read_bytes())  # in two classes: two rows, described once
     at_once = Gallery.open(tmp_path / "at once", create=True)
-    told = at_once.enroll(photos, embedder=pixels())
+    told = at_once.enroll(photos, embedder=embedder())
     gallery = Gallery.open(tmp_path / "shards", create=True)
-    done = enroll_in_shards(gallery, photos, embedder=pixels(), shard=4)
+    done = enroll_in_shards(gallery, photos, embedder=embedder(), shard=4)
     assert (done.added, done.changed, done.unchanged, done.shards) == (17, 0, 0, 4)
     assert sorted(done.classes) == sorted(told.classes)
     assert done.warnings == told.warnings
     same(gallery, at_once)
 
-    again = enroll_in_shards(gallery, photos, embedder=pixels(), shard=4)
+    again = enroll_in_shards(gallery, photos, embedder=embedder(), shard=4)
     assert (again.added, again.unchanged, again.shards, again.version) == (0, 17, 0, done.version)
     write(photos, "red", 0, like="blue")
     (photos / "grey" / "second.png").write_bytes((photos / "red" / "1.png").read_bytes())
-    changed = enroll_in_shards(gallery, photos, shard=4, embedder=pixels())
+    changed = enroll_in_shards(gallery, photos, shard=4, embedder=embedder())
     assert (changed.added, changed.changed, changed.unchanged) == (1, 1, 16)
-    at_once.enroll(photos, embedder=pixels())
+    at_once.enroll(photos, embedder=embedder())
     same(gallery, at_once)
 
 
@@ -107,7 +102,7 @@ def test_a_killed_job_goes_on_and_what_was_written_is_not_described_again(tmp_pa
     assert len(twice) == sum(before.values()) - len(written)
     assert len(twice) <= shard
     at_once = Gallery.open(tmp_path / "at once", create=True)
-    at_once.enroll(photos, embedder=pixels())
+    at_once.enroll(photos, embedder=embedder())
     same(first.refresh(), at_once)
 
 
@@ -150,14 +145,14 @@ def test_what_cannot_be_done_is_one_line(tmp_path, photos, capsys, monkeypatch):
         ({"shard": 0}, "shard is 0; expected at least 1 photo"),
     ):
         with pytest.raises(FieldmarkError, match=message):
-            enroll_in_shards(gallery, photos, embedder=pixels(), **options)
+            enroll_in_shards(gallery, photos, embedder=embedder(), **options)
     with pytest.raises(BadPhotosError, match="2 of 2 photos cannot be used"):
-        enroll_in_shards(gallery, [b"", b"x"], "red", embedder=pixels())
+        enroll_in_shards(gallery, [b"", b"x"], "red", embedder=embedder())
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"fieldmark\[ray\]"):
-        enroll_in_shards(gallery, photos, embedder=pixels(), engine="ray")
+        enroll_in_shards(gallery, photos, embedder=embedder(), engine="ray")
     with pytest.raises(FieldmarkError, match="Ray's workers read files"):
-        enroll_in_shards(gallery, [picture("red", 0)], "red", embedder=pixels(), engine="ray")
+        enroll_in_shards(gallery, [picture("red", 0)], "red", embedder=embedder(), engine="ray")
     assert not gallery.table.exists
     assert cli.main(["enroll", str(photos), "--gallery", str(tmp_path / "g"), "--shard", "3"]) == 2
     assert "--shard belongs to --engine" in capsys.readouterr().err
@@ -177,9 +172,9 @@ def test_a_worker_of_ray_describes_as_this_process_does(photos):
         "name": np.array([photo.name for _, photo in items], dtype=object),
         "path": np.array([photo.path for _, photo in items], dtype=object),
     }
-    found = Describer(pixels())(rows)
+    found = Describer(embedder())(rows)
     read = [described_of({key: values[i] for key, values in found.items()}) for i in range(len(items))]
-    expected = describe_files(items, pixels())
+    expected = describe_files(items, embedder())
     assert [sha for sha, _ in read] == [sha for sha, _ in expected]
     for (_, mine), (_, theirs) in zip(read, expected, strict=True):
         if isinstance(theirs, str):

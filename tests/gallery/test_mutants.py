@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from fieldmark import backbones
 from fieldmark.cli import main as cli
-from fieldmark.gallery import Embedder, Gallery, read_pictures
+from fieldmark.gallery import Gallery, read_pictures
 
 sys.path.insert(0, str(Path(__file__).parent))
 import mutants
-from drawn import picture
+from drawn import embedder, picture
 
 pytest.importorskip("lancedb", reason="the gallery's package is not installed (extra: gallery)")
 
@@ -34,7 +33,7 @@ _NUMBER = re.compile(r"[\d,.]+")
 def gallery(tmp_path):
     made = Gallery.open(tmp_path / "gallery", create=True)
     shots = [picture(name, n) for name in ("red", "green") for n in range(2)]
-    made.enroll(shots, ["red", "red", "green", "green"], embedder=Embedder(backbones.create("pixels", size=8), size=16))
+    made.enroll(shots, ["red", "red", "green", "green"], embedder=embedder())
     return made
 
 
