@@ -99,6 +99,20 @@ def test_what_cannot_be_found_is_named(results, column, words):
         fill(table([{}], {"a": column}), results, "page")
 
 
+def test_a_list_is_the_mean_over_seeds(results):
+    record = json.loads((results / "made_1shot.json").read_text())
+    record["rows"][1]["hits_per_episode"] = [4, 6]  # of nearest; 5 and 6 are those of prototype
+    record["rows"][1]["mean"] = 0.5
+    (results / "again_1shot.json").write_text(json.dumps(record))
+    seeds = [{"file": file, "head": "nearest", "model": "a"} for file in ("made_1shot", "again_1shot")]
+    gaps = [{**one, "against": {"head": "prototype"}} for one in seeds]
+    page = table([{}], {"mean": seeds}, {"gap": gaps}, {"to the paper": [{**one, "published": 60} for one in seeds]})
+    # 0.8 and 0.5, +0.25 and -0.05; half widths by Student's 12.706 of one degree of freedom, times half of 0.3.
+    assert "| 65.00 ± 190.60 | +10.00 ± 190.60 | +5.00 |" in fill(page, results, "page")
+    with pytest.raises(FieldmarkError, match="page: a column has 'made' among its seeds; expected file and"):
+        fill(table([{}], {"mean": ["made"]}), results, "page")
+
+
 def test_a_description_without_rows_is_refused(results):
     with pytest.raises(FieldmarkError, match="page: a table from results is described by rows and columns"):
         fill("<!-- from results\nrows: []\n-->\n<!-- end -->", results, "page")

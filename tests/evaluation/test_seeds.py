@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from fieldmark.evaluation import make_record, save_record
-from fieldmark.evaluation.seeds import over_seeds
+from fieldmark.evaluation.seeds import differences, over_seeds
 from fieldmark.evaluation.table import seeds_section
 from fieldmark.training import load_recipe
 
@@ -113,3 +113,49 @@ def test_the_section_shows_both_intervals_and_what_has_one_seed(write, tmp_path)
     assert "| 61.33 ± 2.00 | ± 3.80 | 0, 1, 2 | 60.00, 63.00, 61.00 |" in line
     assert "[0](0.json) [1](1.json) [2](2.json)" in line
     assert "spread: `lone`." in section
+
+
+def add_row(path, hits, **more):
+    """Another head on the same episodes, whose hits are given for both."""
+    record = json.loads(path.read_text())
+    record["rows"][0]["hits_per_episode"] = hits[0]
+    record["rows"].append({**record["rows"][0], "hits_per_episode": hits[1], **more})
+    path.write_text(json.dumps(record))
+
+
+GAPS = {0: (3, 6), 1: (-3, 6), 2: (6, 0)}  # queries of 75, in each of two episodes
+
+
+def write_two_heads(write, tmp_path):
+    for seed, (one, two) in GAPS.items():
+        write(str(seed), seed, MEANS[seed])
+        add_row(tmp_path / f"{seed}.json", ([30, 60], [30 + one, 60 + two]), head="nearest", mean=0.5)
+
+
+def test_differences_are_of_the_same_seed_to_the_first_row_of_its_file(write, tmp_path):
+    write_two_heads(write, tmp_path)
+    (one,) = differences(tmp_path)
+    assert (one.first.row["head"], one.other.row["head"]) == ("prototype", "nearest")
+    assert one.each == pytest.approx({0: 4.5 / 75, 1: 1.5 / 75, 2: 3 / 75})
+    half = stats.t.ppf(0.975, 2) * (1.5 / 75) / 3**0.5
+    assert (one.over_seeds.mean, one.over_seeds.ci95) == pytest.approx((3 / 75, half))
+    (line,) = [line for line in seeds_section(tmp_path).splitlines() if "`mine`, prototype" in line]
+    assert "| nearest |" in line
+    assert "| +4.00 ± 4.97 | 0, 1, 2 | +6.00, +2.00, +4.00 |" in line
+
+
+def test_a_difference_needs_two_seeds_in_files_of_both(write, tmp_path):
+    write("0", 0, 0.6)
+    write("1", 1, 0.6)
+    write("2", 1, 0.6, head="nearest")  # not in the file of the other
+    add_row(tmp_path / "0.json", ([30], [33]), head="nearest")
+    assert len(over_seeds(tmp_path)) == 2
+    assert differences(tmp_path) == []
+
+
+def test_rows_below_the_first_are_not_compared_with_each_other(write, tmp_path):
+    write_two_heads(write, tmp_path)
+    for seed in GAPS:
+        add_row(tmp_path / f"{seed}.json", ([30, 60], [31, 61]), head="fusion")
+    assert [one.other.row["head"] for one in differences(tmp_path)] == ["nearest", "fusion"]
+    assert {one.first.row["head"] for one in differences(tmp_path)} == {"prototype"}

@@ -305,7 +305,7 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
     manifest, facts = first.manifest, first.episodes.facts
     lines = []
     for key, result in results.items():
-        gap = "" if result is runs else result.difference(runs).percent()
+        gap = "" if result is runs else result.difference(runs).points()
         seconds = sum(one.seconds["scoring"] for one in result.results)
         each = [", ".join(one.estimate.percent() for one in result.results)] if options.runs > 1 else []
         named = label_of(key[0], record["models"][key[0]]), key[1]
@@ -369,7 +369,7 @@ def print_differences(record: dict[str, Any], earlier: dict[str, Any], where: st
     from fieldmark.evaluation import compare_rows
 
     lines = [
-        (new["model"], new["head"], old["model"], old["head"], compare_rows(new, old).percent())
+        (new["model"], new["head"], old["model"], old["head"], compare_rows(new, old).points())
         for new in record["rows"]
         for old in earlier["rows"]
     ]

@@ -95,7 +95,7 @@ def _print(record: Mapping[str, Any], results: Mapping[tuple[str, str], Any]) ->
     shown = {name: title for name, title in OWN_PHOTOS.items() if name in first.measures}
     lines = []
     for ((model, _), result), row in zip(results.items(), record["rows"], strict=True):
-        gap = "" if result is first else result.difference(first).percent()
+        gap = "" if result is first else result.difference(first).points()
         cells = [result.measures[name].percent() for name in shown]
         lines.append((label_of(model, row), scorer_of(row), result.estimate.percent(), gap, *cells))
     manifest, facts = first.manifest, first.episodes.facts

@@ -83,7 +83,7 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
     lines = []
     for key, result in results.items():
         cells = [one.percent() for one in result.estimates.values()]
-        gap = "" if result is first else result.difference(first, "map_at_r").percent()
+        gap = "" if result is first else result.difference(first, "map_at_r").points()
         named = label_of(key[0], record["models"][key[0]]), key[1]
         lines.append((*named, *cells, gap, f"{result.seconds['scoring']:.1f} s"))
     manifest = first.manifest

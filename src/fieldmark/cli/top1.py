@@ -149,7 +149,7 @@ def _print_top1(record: Mapping[str, Any], results: Results) -> None:
     first = next(iter(results.values()))
     lines = []
     for ((model, _), result), row in zip(results.items(), record["rows"], strict=True):
-        gap = "" if result is first else result.difference(first).percent()
+        gap = "" if result is first else result.difference(first).points()
         seconds = f"{sum(result.seconds.values()):.1f} s"
         cells = result.estimate.percent(), result.estimate5.percent(), f"{100 * result.mean_class_accuracy:.2f}"
         lines.append((label_of(model, row), scorer_of(row), *cells, gap, seconds))
@@ -175,7 +175,7 @@ def _print_robustness(record: Mapping[str, Any], results: Results) -> None:
             for column in called
         ]
         lines.append((*name, *cells))
-        gaps.append((*name, *(result.difference(first, column).percent() for column in called)))
+        gaps.append((*name, *(result.difference(first, column).points() for column in called)))
     how = f"reduced to {first.ratio:.3g} of the side, angles by seed {first.seed}"
     what = f"top-1 (paired difference to plain), {how}, "
     print_table(_title(record, what), ["model", "by", *called.values()], lines)

@@ -20,7 +20,8 @@ columns:
 A column is a text, or names a row of a results file: the ``file``; the ``model`` (the end of its name is enough) or the
 ``head`` where the file has several; the ``measure`` or condition, where it is not the accuracy. With ``against`` the
 cell is the paired difference to another row of the file, or to the better one of a list; with ``published`` the
-difference to that number. Words in braces are those of the table's row.
+difference to that number. A list of such names, one a training seed, is the mean over them with the interval over
+seeds. Words in braces are those of the table's row.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
-from fieldmark.evaluation.statistics import points_above
+from fieldmark.evaluation.statistics import Estimate, estimate, points_above
 from fieldmark.files import write_beside
 from fieldmark.training.typed import parse_yaml
 
@@ -109,8 +110,25 @@ def _named(value: Any, row: Mapping[str, Any], where: str) -> Any:
 
 
 def _cell(said: Any, results: Path, where: str, load: Callable[[Path], Mapping[str, Any]]) -> str:
-    if not isinstance(said, dict):
+    if not isinstance(said, dict | list):
         return str(said)
+    named = said if isinstance(said, list) else [said]
+    every = [one for one in (_estimate(one, results, where, load) for one in named) if one is not None]
+    if not every:
+        return ""  # the row that the others are compared with
+    first = named[0]
+    found = every[0] if len(named) == 1 else estimate([one.mean for one in every], "seeds", "student")
+    if "published" in first:
+        return points_above(found.mean, float(first["published"]) / 100)
+    return found.points() if "against" in first else found.percent()
+
+
+def _estimate(said: Any, results: Path, where: str, load: Callable[[Path], Mapping[str, Any]]) -> Estimate | None:
+    """The number that a description names; None for a row's difference to itself."""
+    if not isinstance(said, dict):
+        raise FieldmarkError(
+            f"{where}: a column has {said!r} among its seeds; expected file and {', '.join(_KEYS[1:])}"
+        )
     if (unknown := set(said) - set(_KEYS)) or "file" not in said:
         raise FieldmarkError(
             f"{where}: a column has {sorted(unknown or said)}; expected file and {', '.join(_KEYS[1:])}"
@@ -119,16 +137,14 @@ def _cell(said: Any, results: Path, where: str, load: Callable[[Path], Mapping[s
     rows, measure = load(path)["rows"], said.get("measure")
     which = {key: said[key] for key in _WHICH if key in said}
     row = _measured(_row(rows, which, path), measure, path)
-    if "against" in said:
-        against = said["against"] if isinstance(said["against"], list) else [said["against"]]
-        others = [_measured(_row(rows, {**which, **one}, path), measure, path) for one in against]
-        if row["hits_per_episode"] is None:
-            raise FieldmarkError(f"{path}: {measure!r} is not of single images, so there is no paired difference of it")
-        best = max(others, key=lambda other: other["mean"])
-        return "" if best == row else _signed(compare_rows(row, best).percent())
-    if "published" in said:
-        return points_above(row["mean"], float(said["published"]) / 100)
-    return estimate_of(row).percent()
+    if "against" not in said:
+        return estimate_of(row)
+    against = said["against"] if isinstance(said["against"], list) else [said["against"]]
+    others = [_measured(_row(rows, {**which, **one}, path), measure, path) for one in against]
+    if row["hits_per_episode"] is None:
+        raise FieldmarkError(f"{path}: {measure!r} is not of single images, so there is no paired difference of it")
+    best = max(others, key=lambda other: other["mean"])
+    return None if best == row else compare_rows(row, best)
 
 
 def _row(rows: Sequence[Mapping[str, Any]], which: Mapping[str, str], path: Path) -> Mapping[str, Any]:
@@ -151,10 +167,6 @@ def _measured(row: Mapping[str, Any], measure: str | None, path: Path) -> Mappin
         raise FieldmarkError(f"{path} has no measure {measure!r}; expected one of {', '.join(several)}")
     one = several[measure]
     return {**row, **one, "hits_per_episode": one.get("hits_per_image")}
-
-
-def _signed(text: str) -> str:
-    return text if text.startswith("-") else f"+{text}"
 
 
 def _cells(texts: Sequence[str]) -> str:

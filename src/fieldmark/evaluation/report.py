@@ -61,7 +61,7 @@ def accuracy_table(results: Mapping[str, FewShotResult]) -> str:
     rows = []
     for name, result in results.items():
         same = result is first or result.episodes.hash != first.episodes.hash
-        gap = "" if same else result.difference(first).percent()
+        gap = "" if same else result.difference(first).points()
         rows.append(
             f"<tr><td>{html.escape(name)}</td><td class='number'>{result.estimate.percent()}</td>"
             f"<td class='number'>{gap}</td></tr>"

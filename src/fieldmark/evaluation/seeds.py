@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data import Manifest
-from fieldmark.evaluation.results import estimate_of, load_record, runs_of
+from fieldmark.evaluation.results import compare_rows, estimate_of, load_record, runs_of
 from fieldmark.evaluation.statistics import Estimate, estimate
 
 FOLDER = "seeds"
@@ -91,6 +91,56 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
         rows, files = ({seed: one[part] for seed, one in ordered.items()} for part in range(2))
         name = next(iter(ordered.values()))[2]
         out.append(OverSeeds(name, training, evaluation, rows, files))  # type: ignore[arg-type]
+    return out
+
+
+@dataclass(frozen=True)
+class SeedDifferences:
+    """One test less another, of models trained with the same seed, for several seeds.
+
+    Attributes:
+        first: What is subtracted: the first row of its files.
+        other: Another row of the same files.
+        each: The paired difference of means by seed, as a share.
+    """
+
+    first: OverSeeds
+    other: OverSeeds
+    each: Mapping[int, float]
+
+    @property
+    def over_seeds(self) -> Estimate:
+        """Mean and interval (Student) over the seeds."""
+        return estimate(list(self.each.values()), "seeds", "student")
+
+
+def differences(folder: str | Path) -> list[SeedDifferences]:
+    """What stands in one file for each of two seeds or more, less the first row of that file.
+
+    What all rows of a seed have in common (a start, the images of a batch) cancels, so that a difference can be clear
+    where the intervals of both overlap.
+
+    Args:
+        folder: As of :func:`over_seeds`.
+
+    Raises:
+        FieldmarkError: For a damaged file, or rows of one file that are not on the same images and episodes.
+
+    Example:
+        >>> differences("no such folder")
+        []
+    """
+    several = [one for one in over_seeds(folder) if len(one.rows) > 1]
+    top = {file: record["rows"][0] for file, record in _records(Path(folder))}
+    out = []
+    for first in several:
+        if any(top[first.files[seed]] != row for seed, row in first.rows.items()):
+            continue
+        for other in several:
+            shared = [seed for seed in first.rows if first.files[seed] == other.files.get(seed)]
+            if other is not first and len(shared) > 1:
+                each = {seed: compare_rows(other.rows[seed], first.rows[seed]).mean for seed in shared}
+                out.append(SeedDifferences(first, other, each))
     return out
 
 

@@ -54,6 +54,15 @@ class Estimate:
             return f"{percent(self.mean)} ± ?"
         return f"{percent(self.mean)} ± {math.ceil(self.ci95 * 1e4 - 1e-6) / 100:.2f}"
 
+    def points(self) -> str:
+        """A difference in points, with its sign.
+
+        Example:
+            >>> Estimate(0.0123, 0.004, 600, "episodes", "normal").points()
+            '+1.23 ± 0.40'
+        """
+        return f"{'+' if self.mean >= 1e-4 else ''}{self.percent()}"
+
 
 def percent(share: float) -> str:
     """A share in per cent with two digits, cut.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
 from fieldmark.evaluation.robustness import CHANGES
-from fieldmark.evaluation.seeds import OverSeeds, over_seeds
+from fieldmark.evaluation.seeds import OverSeeds, SeedDifferences, differences, over_seeds
 from fieldmark.evaluation.statistics import Estimate, percent, points_above
 from fieldmark.files import write_beside
 from fieldmark.heads import HEADS
@@ -45,6 +45,9 @@ _SEEDS = """## Over training seeds
 Models of the same recipe but for the seed, on the same images and episodes. The first interval is that over episodes
 (mean of the seeds'), the second that over seeds (Student, 95%).
 """
+_DIFFERENCES = """Less the first row of the same file, by a model of the same seed on the same images and episodes, in
+points; the interval is that over seeds (Student, 95%). What a seed's models have in common cancels.
+"""
 
 
 def seeds_section(folder: str | Path) -> str:
@@ -62,8 +65,11 @@ def seeds_section(folder: str | Path) -> str:
     single = dict.fromkeys(f"`{one.recipe}`" for one in found if one.training not in repeated)
     lines = [_SEEDS]
     if several:
-        columns = ("recipe", "test", "by", "ours, over episodes", "over seeds", "seeds", "each", "files")
-        lines += [_cells(*columns), "|---" * len(columns) + "|", *map(_seeds_line, several), ""]
+        columns = ["recipe", "test", "by", "ours, over episodes", "over seeds", "seeds", "each", "files"]
+        lines += [*_heading(columns), *map(_seeds_line, several), ""]
+    if between := differences(folder):
+        columns = ["recipe", "by", "less", "test", "difference over seeds", "seeds", "each"]
+        lines += [_DIFFERENCES, *_heading(columns), *map(_difference_line, between), ""]
     if single:
         lines += [f"Of one training seed so far, so that nothing is known of their spread: {', '.join(single)}.", ""]
     return "\n".join(lines) if found else ""
@@ -71,13 +77,24 @@ def seeds_section(folder: str | Path) -> str:
 
 def _seeds_line(one: OverSeeds) -> str:
     row = one.row
-    test = f"{row['manifest']['name']} {row['manifest'].get('split') or ''}; {_KINDS[row['task']].protocol(row)}"
     links = dict.fromkeys(f"[{number}]({file})" for number, file in one.files.items())
     return _cells(
-        f"`{one.recipe}`", test, scorer_of(row), one.over_episodes.percent(),
+        f"`{one.recipe}`", _test(row), scorer_of(row), one.over_episodes.percent(),
         f"± {one.over_seeds.percent().partition('± ')[2]}", ", ".join(map(str, one.rows)),
         ", ".join(percent(row["mean"]) for row in one.rows.values()), " ".join(links),
     )  # fmt: skip
+
+
+def _difference_line(one: SeedDifferences) -> str:
+    return _cells(
+        f"`{one.other.recipe}`", scorer_of(one.other.row), f"`{one.first.recipe}`, {scorer_of(one.first.row)}",
+        _test(one.first.row), one.over_seeds.points(), ", ".join(map(str, one.each)),
+        ", ".join(points_above(value, 0.0) for value in one.each.values()),
+    )  # fmt: skip
+
+
+def _test(row: Mapping[str, Any]) -> str:
+    return f"{row['manifest']['name']} {row['manifest'].get('split') or ''}; {_KINDS[row['task']].protocol(row)}"
 
 
 def _section(record: Mapping[str, Any], file: str) -> str:
@@ -94,12 +111,11 @@ def _section(record: Mapping[str, Any], file: str) -> str:
         "",
         f"    {made['command']}",
         "",
-        _cells(*kind.columns),
-        "|---" * len(kind.columns) + "|",
+        *_heading(kind.columns),
     ]
     for index, row in enumerate(record["rows"]):
         published = record["published"] if index == 0 or _trained(record, row) else []
-        gap = compare_rows(row, first).percent() if index else ""  # on the same episodes
+        gap = compare_rows(row, first).points() if index else ""  # on the same episodes
         lines.append(kind.line(row, published, gap))
     return "\n".join(lines) + "\n"
 
@@ -216,6 +232,10 @@ def _beside(row: Mapping[str, Any], published: list[Mapping[str, Any]]) -> tuple
     theirs = "<br>".join(f"{100 * one['mean']:.2f} ({one['label']})" for one in named)
     gaps = "<br>".join(points_above(row["mean"], one["mean"]) for one in named)
     return theirs, gaps
+
+
+def _heading(columns: Sequence[str]) -> tuple[str, str]:
+    return _cells(*columns), "|---" * len(columns) + "|"
 
 
 def _cells(*texts: str) -> str:

@@ -13,7 +13,7 @@ from fieldmark.picks.catalogue import Listed, load_list
 from fieldmark.picks.figure import draw
 from fieldmark.picks.method import how_section, missing_section
 from fieldmark.picks.verdicts import Contest, Contrast, alignment, cheapest_as_good, contests, tally, to_pooled
-from fieldmark.picks.wording import emphasised, joined, many, number, shots_text, signed, table
+from fieldmark.picks.wording import emphasised, joined, many, number, shots_text, table
 from fieldmark.reproduce.state import machine_of
 
 IMAGES = "images/what_to_pick"
@@ -158,7 +158,7 @@ def _counted(group: Sequence[tuple[Contest, Contrast]], named: bool = True) -> s
     if named:
         for title, pairs in (("Ahead", counted.better), ("Behind", counted.worse)):
             if pairs:
-                listed = "; ".join(f"{one.label} ({signed(it.difference)})" for one, it in pairs)
+                listed = "; ".join(f"{one.label} ({it.difference.points()})" for one, it in pairs)
                 text += f" {title}: {listed}."
     return text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fieldmark.evaluation.statistics import Estimate
 from fieldmark.picks.verdicts import Contrast
 
 
@@ -18,19 +17,9 @@ def shots_text(shot: int) -> str:
     return many(shot, "shot")
 
 
-def signed(difference: Estimate) -> str:
-    """A difference in points with its sign.
-
-    Example:
-        >>> signed(Estimate(0.0123, 0.004, 600, "episodes", "normal"))
-        '+1.23 ± 0.40'
-    """
-    return f"{'+' if difference.mean >= 1e-4 else ''}{difference.percent()}"
-
-
 def emphasised(contrast: Contrast) -> str:
     """The difference, bold where its interval leaves zero out."""
-    text = signed(contrast.difference)
+    text = contrast.difference.points()
     return text if contrast.verdict == "open" else f"**{text}**"
 
 
