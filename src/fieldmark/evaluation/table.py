@@ -106,7 +106,7 @@ def _section(record: Mapping[str, Any], file: str) -> str:
         f"## {record['name']}",
         "",
         f"{manifest['name']} {manifest.get('split') or ''} at {manifest['size'][0]} px; {kind.protocol(first)}; "
-        f"{machine}, {made['threads']} threads. "
+        f"{machine}, {made['threads']} thread{'s' * (made['threads'] != 1)}. "
         f"[`{file}`]({file})",
         "",
         f"    {made['command']}",
