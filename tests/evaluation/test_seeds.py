@@ -144,12 +144,24 @@ def test_differences_are_of_the_same_seed_to_the_first_row_of_its_file(write, tm
     assert "| +4.00 ± 4.97 | 0, 1, 2 | +6.00, +2.00, +4.00 |" in line
 
 
-def test_a_difference_needs_two_seeds_in_files_of_both(write, tmp_path):
+def test_a_difference_may_lie_in_two_files_of_a_seed_if_another_seed_has_them_in_one(write, tmp_path):
+    write("0", 0, 0.6, hits_per_episode=[30])
+    write("1", 1, 0.6, hits_per_episode=[30])
+    write("1_nearest", 1, 0.6, head="nearest", hits_per_episode=[36])
+    write("0_nearest", 0, 0.6, head="nearest", hits_per_episode=[33])
+    assert len(over_seeds(tmp_path)) == 2
+    assert differences(tmp_path) == []
+    (tmp_path / "0_nearest.json").unlink()
+    add_row(tmp_path / "0.json", ([30], [33]), head="nearest")
+    (one,) = differences(tmp_path)
+    assert one.other.row["head"] == "nearest"
+    assert one.each == pytest.approx({0: 3 / 75, 1: 6 / 75})
+
+
+def test_one_seed_has_no_difference_over_seeds(write, tmp_path):
     write("0", 0, 0.6)
     write("1", 1, 0.6)
-    write("2", 1, 0.6, head="nearest")  # not in the file of the other
     add_row(tmp_path / "0.json", ([30], [33]), head="nearest")
-    assert len(over_seeds(tmp_path)) == 2
     assert differences(tmp_path) == []
 
 

@@ -99,8 +99,8 @@ class SeedDifferences:
     """One test less another, of models trained with the same seed, for several seeds.
 
     Attributes:
-        first: What is subtracted: the first row of its files.
-        other: Another row of the same files.
+        first: What is subtracted.
+        other: What it is subtracted from; on the same images and episodes.
         each: The paired difference of means by seed, as a share.
     """
 
@@ -115,13 +115,13 @@ class SeedDifferences:
 
 
 def differences(folder: str | Path) -> list[SeedDifferences]:
-    """What stands in one file for each of two seeds or more, less the first row of that file.
+    """What was tested with two seeds or more, less the first row of the file that it stands in.
 
     What all rows of a seed have in common (a start, the images of a batch) cancels, so that a difference can be clear
     where the intervals of both overlap.
 
     Args:
-        folder: As of :func:`over_seeds`.
+        folder: As of :func:`over_seeds`. Once both must stand in one file; of other seeds they may lie in two.
 
     Raises:
         FieldmarkError: For a damaged file, or rows of one file that are not on the same images and episodes.
@@ -134,11 +134,10 @@ def differences(folder: str | Path) -> list[SeedDifferences]:
     top = {file: record["rows"][0] for file, record in _records(Path(folder))}
     out = []
     for first in several:
-        if any(top[first.files[seed]] != row for seed, row in first.rows.items()):
-            continue
+        leads = {file for seed, file in first.files.items() if top[file] == first.rows[seed]}
         for other in several:
-            shared = [seed for seed in first.rows if first.files[seed] == other.files.get(seed)]
-            if other is not first and len(shared) > 1:
+            shared = [seed for seed in first.rows if seed in other.rows]
+            if other is not first and len(shared) > 1 and leads & {*other.files.values()}:
                 each = {seed: compare_rows(other.rows[seed], first.rows[seed]).mean for seed in shared}
                 out.append(SeedDifferences(first, other, each))
     return out
