@@ -99,6 +99,22 @@ def test_what_cannot_be_found_is_named(results, column, words):
         fill(table([{}], {"a": column}), results, "page")
 
 
+def test_a_head_with_options_goes_by_what_the_results_page_writes(results):
+    record = json.loads((results / "made_1shot.json").read_text())
+    record["rows"][1] = {**record["rows"][0], "head_options": {"metric": "cosine"}, "mean": 0.5}
+    (results / "made_1shot.json").write_text(json.dumps(record))
+    page = table([{}], {"mean": {"file": "made_1shot", "model": "a", "head": "prototype (metric cosine)"}})
+    assert "| 50.00 ± 1.00 |" in fill(page, results, "page")
+
+
+def test_a_difference_may_be_to_a_row_of_another_file(results):
+    record = json.loads((results / "made_1shot.json").read_text())
+    record["rows"] = [{**record["rows"][1], "hits_per_episode": [6, 8]}]
+    (results / "other.json").write_text(json.dumps(record))
+    cell = {"file": "other", "head": "nearest", "against": {"file": "made_1shot", "model": "a"}}
+    assert "| -10.00 ± 0.00 |" in fill(table([{}], {"gap": cell}), results, "page")
+
+
 def test_a_list_is_the_mean_over_seeds(results):
     record = json.loads((results / "made_1shot.json").read_text())
     record["rows"][1]["hits_per_episode"] = [4, 6]  # of nearest; 5 and 6 are those of prototype

@@ -18,10 +18,11 @@ columns:
 ```
 
 A column is a text, or names a row of a results file: the ``file``; the ``model`` (the end of its name is enough) or the
-``head`` where the file has several; the ``measure`` or condition, where it is not the accuracy. With ``against`` the
-cell is the paired difference to another row of the file, or to the better one of a list; with ``published`` the
-difference to that number. A list of such names, one a training seed, is the mean over them with the interval over
-seeds. Words in braces are those of the table's row.
+``head`` where the file has several (with options as the results page writes them: ``logistic (C 10)``); the ``measure``
+or condition, where it is not the accuracy. With ``against`` the cell is the paired difference to another row of the
+file, or of another ``file``, or to the better one of a list; with ``published`` the difference to that number. A list
+of such names, one a training seed, is the mean over them with the interval over seeds. Words in braces are those of
+the table's row.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
 from fieldmark.evaluation.statistics import Estimate, estimate, points_above
+from fieldmark.evaluation.table import scorer_of
 from fieldmark.files import write_beside
 from fieldmark.training.typed import parse_yaml
 
@@ -133,29 +135,32 @@ def _estimate(said: Any, results: Path, where: str, load: Callable[[Path], Mappi
         raise FieldmarkError(
             f"{where}: a column has {sorted(unknown or said)}; expected file and {', '.join(_KEYS[1:])}"
         )
-    path = results / f"{said['file']}.json"
-    rows, measure = load(path)["rows"], said.get("measure")
-    which = {key: said[key] for key in _WHICH if key in said}
-    row = _measured(_row(rows, which, path), measure, path)
+    row = _row(said, results, load)
     if "against" not in said:
         return estimate_of(row)
     against = said["against"] if isinstance(said["against"], list) else [said["against"]]
-    others = [_measured(_row(rows, {**which, **one}, path), measure, path) for one in against]
+    others = [_row({**said, **one}, results, load) for one in against]
     if row["hits_per_episode"] is None:
-        raise FieldmarkError(f"{path}: {measure!r} is not of single images, so there is no paired difference of it")
+        raise FieldmarkError(
+            f"{where}: {said['measure']!r} is not of single images in {said['file']}; a paired difference needs those"
+        )
     best = max(others, key=lambda other: other["mean"])
     return None if best == row else compare_rows(row, best)
 
 
-def _row(rows: Sequence[Mapping[str, Any]], which: Mapping[str, str], path: Path) -> Mapping[str, Any]:
-    found = [row for row in rows if all(_fits(row[key], value) for key, value in which.items())]
+def _row(said: Mapping[str, Any], results: Path, load: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row that a description names, with the numbers of its measure."""
+    path = results / f"{said['file']}.json"
+    which = {key: said[key] for key in _WHICH if key in said}
+    found = [row for row in load(path)["rows"] if all(value in _names(row, key) for key, value in which.items())]
     if len(found) != 1:
-        raise FieldmarkError(f"{path} has {len(found)} rows with {dict(which)}; expected one")
-    return found[0]
+        raise FieldmarkError(f"{path} has {len(found)} rows with {which}; expected one")
+    return _measured(found[0], said.get("measure"), path)
 
 
-def _fits(name: str, wanted: str) -> bool:
-    return name == wanted or Path(name).stem == wanted
+def _names(row: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """What a row's model or head goes by."""
+    return (row["head"], scorer_of(row)) if key == "head" else (row["model"], Path(row["model"]).stem)
 
 
 def _measured(row: Mapping[str, Any], measure: str | None, path: Path) -> Mapping[str, Any]:
