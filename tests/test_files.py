@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.files import read_json, write_beside, write_json
+from fieldmark.files import json_text, read_json, write_beside, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -61,3 +61,24 @@ def test_json_holds_no_number_that_json_does_not_know(tmp_path):
     path = write_json(tmp_path / "a.json", value)
     strict = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert strict == {"a": [1.5, None, [None]], "b": {"c": None, "d": 2}}
+
+
+def test_lists_of_numbers_stand_on_one_line_and_nothing_is_lost(tmp_path):
+    value = {
+        "hits": [3, -5, 1.5e-9, True, None], "one": [7], "none": [], "nested": [[1, 2], [3, 4]],
+        "texts": ["a", "[\n 1,\n 2\n]"], "mixed": [1, "2"], "rows": [{"a": [1, 2]}], "said": "[\n 1,\n 2\n]",
+    }  # fmt: skip
+    text = write_json(tmp_path / "a.json", value).read_text()
+    assert read_json(tmp_path / "a.json", "test") == value
+    assert json.loads(text) == json.loads(json.dumps(value))
+    lines = [line.strip() for line in text.splitlines()]
+    for line in ('"hits": [3, -5, 1.5e-09, true, null],', '"one": [7],', '"none": [],', "[1, 2],", '"a": [1, 2]'):
+        assert line in lines
+    assert '"mixed": [' in lines
+    assert '"texts": [' in lines
+
+
+def test_many_numbers_are_written_at_once():
+    """In time that grows with their count: no pattern that tries each split of a long list."""
+    assert len(json_text({"hits": list(range(200_000))}).splitlines()) == 3
+    assert len(json_text({"hits": [*range(200_000), "a"]}).splitlines()) == 200_005

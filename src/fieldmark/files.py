@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,11 @@ def write_beside(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
     return path
 
 
+# A list of what is no text, list or object. Within a text no line ends, so that none is taken for such a list.
+_NUMBERS = re.compile(r'\[\n *((?:[^][{}",\s]+,\n *)*[^][{}",\s]+)\n *\]')
+_BETWEEN = re.compile(r",\n *")
+
+
 def write_json(path: str | Path, value: Any) -> Path:
     """Write ``value`` as indented JSON, beside and renamed; see :func:`json_text`."""
     text = json_text(value) + "\n"
@@ -58,18 +64,22 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as indented JSON; numbers that are not finite become null, for JSON has no others.
+    """``value`` as indented JSON, a list of numbers on one line.
+
+    Numbers that are not finite become null, for JSON has no others.
 
     Example:
-        >>> print(json_text({"ratio": float("inf")}))
+        >>> print(json_text({"ratio": float("inf"), "hits": [3, 5]}))
         {
-         "ratio": null
+         "ratio": null,
+         "hits": [3, 5]
         }
     """
     try:
-        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(', ', found[1])}]", text)
 
 
 def _finite(value: Any) -> Any:
