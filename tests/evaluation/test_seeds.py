@@ -134,7 +134,7 @@ def write_two_heads(write, tmp_path):
 
 def test_differences_are_of_the_same_seed_to_the_first_row_of_its_file(write, tmp_path):
     write_two_heads(write, tmp_path)
-    (one,) = differences(tmp_path)
+    (one,) = differences(over_seeds(tmp_path), tmp_path)
     assert (one.first.row["head"], one.other.row["head"]) == ("prototype", "nearest")
     assert one.each == pytest.approx({0: 4.5 / 75, 1: 1.5 / 75, 2: 3 / 75})
     half = stats.t.ppf(0.975, 2) * (1.5 / 75) / 3**0.5
@@ -150,10 +150,10 @@ def test_a_difference_may_lie_in_two_files_of_a_seed_if_another_seed_has_them_in
     write("1_nearest", 1, 0.6, head="nearest", hits_per_episode=[36])
     write("0_nearest", 0, 0.6, head="nearest", hits_per_episode=[33])
     assert len(over_seeds(tmp_path)) == 2
-    assert differences(tmp_path) == []
+    assert differences(over_seeds(tmp_path), tmp_path) == []
     (tmp_path / "0_nearest.json").unlink()
     add_row(tmp_path / "0.json", ([30], [33]), head="nearest")
-    (one,) = differences(tmp_path)
+    (one,) = differences(over_seeds(tmp_path), tmp_path)
     assert one.other.row["head"] == "nearest"
     assert one.each == pytest.approx({0: 3 / 75, 1: 6 / 75})
 
@@ -162,12 +162,12 @@ def test_one_seed_has_no_difference_over_seeds(write, tmp_path):
     write("0", 0, 0.6)
     write("1", 1, 0.6)
     add_row(tmp_path / "0.json", ([30], [33]), head="nearest")
-    assert differences(tmp_path) == []
+    assert differences(over_seeds(tmp_path), tmp_path) == []
 
 
 def test_rows_below_the_first_are_not_compared_with_each_other(write, tmp_path):
     write_two_heads(write, tmp_path)
     for seed in GAPS:
         add_row(tmp_path / f"{seed}.json", ([30, 60], [31, 61]), head="fusion")
-    assert [one.other.row["head"] for one in differences(tmp_path)] == ["nearest", "fusion"]
-    assert {one.first.row["head"] for one in differences(tmp_path)} == {"prototype"}
+    assert [one.other.row["head"] for one in differences(over_seeds(tmp_path), tmp_path)] == ["nearest", "fusion"]
+    assert {one.first.row["head"] for one in differences(over_seeds(tmp_path), tmp_path)} == {"prototype"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,24 +114,26 @@ class SeedDifferences:
         return estimate(list(self.each.values()), "seeds", "student")
 
 
-def differences(folder: str | Path) -> list[SeedDifferences]:
+def differences(tests: Sequence[OverSeeds], folder: str | Path) -> list[SeedDifferences]:
     """What was tested with two seeds or more, less the first row of the file that it stands in.
 
     What all rows of a seed have in common (a start, the images of a batch) cancels, so that a difference can be clear
     where the intervals of both overlap.
 
     Args:
-        folder: As of :func:`over_seeds`. Once both must stand in one file; of other seeds they may lie in two.
+        tests: What :func:`over_seeds` found. Once both must stand in one file; of other seeds they may lie in two.
+        folder: Where it was found.
 
     Raises:
         FieldmarkError: For a damaged file, or rows of one file that are not on the same images and episodes.
 
     Example:
-        >>> differences("no such folder")
+        >>> differences(over_seeds("no such folder"), "no such folder")
         []
     """
-    several = [one for one in over_seeds(folder) if len(one.rows) > 1]
-    top = {file: record["rows"][0] for file, record in _records(Path(folder))}
+    several = [one for one in tests if len(one.rows) > 1]
+    files = {file for one in several for file in one.files.values()}
+    top = {file: load_record(Path(folder) / file)["rows"][0] for file in files}
     out = []
     for first in several:
         leads = {file for seed, file in first.files.items() if top[file] == first.rows[seed]}

@@ -67,7 +67,7 @@ def seeds_section(folder: str | Path) -> str:
     if several:
         columns = ["recipe", "test", "by", "ours, over episodes", "over seeds", "seeds", "each", "files"]
         lines += [*_heading(columns), *map(_seeds_line, several), ""]
-    if between := differences(folder):
+    if between := differences(several, folder):
         columns = ["recipe", "by", "less", "test", "difference over seeds", "seeds", "each"]
         lines += [_DIFFERENCES, *_heading(columns), *map(_difference_line, between), ""]
     if single:
