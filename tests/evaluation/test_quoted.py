@@ -125,6 +125,9 @@ def test_a_list_is_the_mean_over_seeds(results):
     page = table([{}], {"mean": seeds}, {"gap": gaps}, {"to the paper": [{**one, "published": 60} for one in seeds]})
     # 0.8 and 0.5, +0.25 and -0.05; half widths by Student's 12.706 of one degree of freedom, times half of 0.3.
     assert "| 65.00 ± 190.60 | +10.00 ± 190.60 | +5.00 |" in fill(page, results, "page")
+    assert "| 80.00 ± ? |" in fill(table([{}], {"one seed": seeds[:1]}), results, "page")
+    itself = {**seeds[0], "against": {}}
+    assert "|  |" in fill(table([{}], {"to itself once": [gaps[1], itself]}), results, "page")
     with pytest.raises(FieldmarkError, match="page: a column has 'made' among its seeds; expected file and"):
         fill(table([{}], {"mean": ["made"]}), results, "page")
 

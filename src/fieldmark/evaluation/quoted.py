@@ -116,10 +116,10 @@ def _cell(said: Any, results: Path, where: str, load: Callable[[Path], Mapping[s
         return str(said)
     named = said if isinstance(said, list) else [said]
     every = [one for one in (_estimate(one, results, where, load) for one in named) if one is not None]
-    if not every:
+    if len(every) < len(named):
         return ""  # the row that the others are compared with
     first = named[0]
-    found = every[0] if len(named) == 1 else estimate([one.mean for one in every], "seeds", "student")
+    found = estimate([one.mean for one in every], "seeds", "student") if isinstance(said, list) else every[0]
     if "published" in first:
         return points_above(found.mean, float(first["published"]) / 100)
     return found.points() if "against" in first else found.percent()

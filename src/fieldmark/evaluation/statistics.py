@@ -50,9 +50,7 @@ class Estimate:
         Digits are cut, never rounded up; the half width is rounded away from zero. Of a single value there is none:
         ``61.23 ± ?``.
         """
-        if math.isinf(self.ci95):
-            return f"{percent(self.mean)} ± ?"
-        return f"{percent(self.mean)} ± {math.ceil(self.ci95 * 1e4 - 1e-6) / 100:.2f}"
+        return f"{percent(self.mean)} ± {self._half_width()}"
 
     def points(self) -> str:
         """A difference in points, with its sign.
@@ -61,7 +59,10 @@ class Estimate:
             >>> Estimate(0.0123, 0.004, 600, "episodes", "normal").points()
             '+1.23 ± 0.40'
         """
-        return f"{'+' if self.mean >= 1e-4 else ''}{self.percent()}"
+        return f"{points_above(self.mean, 0)} ± {self._half_width()}"
+
+    def _half_width(self) -> str:
+        return "?" if math.isinf(self.ci95) else f"{math.ceil(self.ci95 * 1e4 - 1e-6) / 100:.2f}"
 
 
 def percent(share: float) -> str:
@@ -76,13 +77,14 @@ def percent(share: float) -> str:
 
 
 def points_above(ours: float, published: float) -> str:
-    """Ours less a published number in points with two digits, never rounded up.
+    """Ours less another number in points with two digits and their sign, never rounded up.
 
     Example:
-        >>> points_above(0.611, 0.6031), points_above(0.7688, 0.7715)
-        ('+0.79', '-0.27')
+        >>> points_above(0.611, 0.6031), points_above(0.7688, 0.7715), points_above(0.5, 0.5)
+        ('+0.79', '-0.27', '0.00')
     """
-    return f"{float(percent(ours - published)):+.2f}"
+    text = percent(ours - published)
+    return f"+{text}" if float(text) > 0 else text
 
 
 def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", interval: Interval = "normal") -> Estimate:

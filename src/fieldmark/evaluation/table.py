@@ -89,7 +89,7 @@ def _difference_line(one: SeedDifferences) -> str:
     return _cells(
         f"`{one.other.recipe}`", scorer_of(one.other.row), f"`{one.first.recipe}`, {scorer_of(one.first.row)}",
         _test(one.first.row), one.over_seeds.points(), ", ".join(map(str, one.each)),
-        ", ".join(points_above(value, 0.0) for value in one.each.values()),
+        ", ".join(points_above(value, 0) for value in one.each.values()),
     )  # fmt: skip
 
 
