@@ -72,7 +72,7 @@ def test_lists_of_numbers_stand_on_one_line_and_nothing_is_lost(tmp_path):
     assert read_json(tmp_path / "a.json", "test") == value
     assert json.loads(text) == json.loads(json.dumps(value))
     lines = [line.strip() for line in text.splitlines()]
-    for line in ('"hits": [3, -5, 1.5e-09, true, null],', '"one": [7],', '"none": [],', "[1, 2],", '"a": [1, 2]'):
+    for line in ('"hits": [3,-5,1.5e-09,true,null],', '"one": [7],', '"none": [],', "[1,2],", '"a": [1,2]'):
         assert line in lines
     assert '"mixed": [' in lines
     assert '"texts": [' in lines

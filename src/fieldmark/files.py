@@ -72,14 +72,14 @@ def json_text(value: Any) -> str:
         >>> print(json_text({"ratio": float("inf"), "hits": [3, 5]}))
         {
          "ratio": null,
-         "hits": [3, 5]
+         "hits": [3,5]
         }
     """
     try:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
-    return _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(', ', found[1])}]", text)
+    return _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(',', found[1])}]", text)
 
 
 def _finite(value: Any) -> Any:

@@ -18,7 +18,7 @@ from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.cost import encoder_milliseconds, head_cost
 from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
-from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
+from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference, shares_for_file
 from fieldmark.heads import Head, create_for
 from fieldmark.progress import track
 from fieldmark.shapes import Float, Tensor
@@ -97,7 +97,7 @@ class FewShotResult:
             "episode_hash": self.episodes.hash,
             "queries_per_episode": queries,
             "hits_per_episode": np.rint(self.episode_accuracies * queries).astype(int).tolist(),
-            "class_accuracies": self.class_accuracies,
+            "class_accuracies": shares_for_file(self.class_accuracies),
             "leaked_classes": self.leaked_classes,
             "manifest": self.manifest,
             "seconds": self.seconds,

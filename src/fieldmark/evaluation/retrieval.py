@@ -22,7 +22,7 @@ from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.ranking import Similarity, pooled_ranking, rerank
 from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval_measures
-from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
+from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference, shares_for_file
 from fieldmark.functional.normalisation import l2_normalise
 from fieldmark.progress import track
 from fieldmark.registry import check_types
@@ -152,7 +152,7 @@ class RetrievalResult:
             "hits_per_episode": self.values["precision_at_1"].astype(int).tolist(),
             "r_precision_per_query": self.values["r_precision"].round(5).tolist(),
             "map_at_r_per_query": self.values["map_at_r"].round(5).tolist(),
-            "class_accuracies": self.class_precision,
+            "class_accuracies": shares_for_file(self.class_precision),
             "leaked_classes": self.leaked_classes,
             "manifest": self.manifest,
             "seconds": self.seconds,

@@ -87,6 +87,16 @@ def points_above(ours: float, published: float) -> str:
     return f"+{text}" if float(text) > 0 else text
 
 
+def shares_for_file(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares by name with six digits: more would say nothing, and a class is one of many lines in a file.
+
+    Example:
+        >>> shares_for_file({"apple": 2 / 3})
+        {'apple': 0.666667}
+    """
+    return {name: round(share, 6) for name, share in shares.items()}
+
+
 def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", interval: Interval = "normal") -> Estimate:
     """Mean and 95% confidence interval of independent values.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference
+from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference, shares_for_file
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Top1Result:
             "queries_per_episode": 1,
             "hits_per_episode": self.hits.astype(int).tolist(),
             "top5_hits_per_image": self.hits5.astype(int).tolist(),
-            "class_accuracies": self.class_accuracies,
+            "class_accuracies": shares_for_file(self.class_accuracies),
             "confused_pairs": [list(pair) for pair in self.confused()],
             "leaked_classes": [],
             "manifest": self.manifest,
