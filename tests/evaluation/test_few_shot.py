@@ -49,6 +49,9 @@ def test_per_class_accuracy_and_confusion_add_up(glyphs, encoder):
     name = next(iter(result.class_accuracies))
     row = result.confusion[glyphs.class_names.index(name)]
     assert result.class_accuracies[name] == pytest.approx(row[glyphs.class_names.index(name)] / row.sum())
+    written = result.to_dict()["class_accuracies"]
+    assert written == pytest.approx(result.class_accuracies, abs=5e-7)
+    assert all(len(repr(share)) <= len("0.123456") for share in written.values())
 
 
 def test_chunks_and_batch_sizes_change_nothing(glyphs, encoder, monkeypatch):
