@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fieldmark.data import EpisodeIndex, draw_episodes
 from fieldmark.evaluation import load_record
 from fieldmark.evaluation.results import accuracies, compare_rows
+from fieldmark.evaluation.saved_episodes import episodes_section
 from fieldmark.evaluation.table import results_page, seeds_section
 from fieldmark.files import read_json
 from fieldmark.picks import load_list
@@ -62,8 +65,25 @@ def test_trained_models_beat_their_untrained_backbone(path):
 
 
 def test_the_page_is_what_the_files_say():
-    before = papers_section(RESULTS) + readme_section(RESULTS) + seeds_section(RESULTS)
+    before = papers_section(RESULTS) + readme_section(RESULTS) + seeds_section(RESULTS) + episodes_section(RESULTS)
     assert (RESULTS / "README.md").read_text() == results_page(RESULTS, before), "run: make results"
+
+
+EPISODES = sorted(RESULTS.glob("episodes/*.npz"))
+
+
+@pytest.mark.parametrize("path", EPISODES, ids=lambda path: path.stem)
+def test_saved_episodes_bear_their_hash_and_are_what_results_were_measured_on(path):
+    episodes = EpisodeIndex.load(path)
+    assert path.stem == episodes.hash[:12]
+    assert f'"episode_hash": "{episodes.hash}"' in "".join(file.read_text() for file in FILES)
+
+
+@pytest.mark.parametrize(("stem", "shot", "count"), [("a2b0d83540ee", 1, 600), ("e12c194cb99b", 5, 600)])
+def test_a_seed_draws_the_saved_episodes_again(stem, shot, count):
+    labels = np.repeat(np.arange(20), 600)  # the test classes of CIFAR-FS, and of FC100
+    drawn = draw_episodes(labels, way=5, shot=shot, queries=15, episodes=count, seed=0)
+    assert drawn.hash == EpisodeIndex.load(RESULTS / "episodes" / f"{stem}.npz").hash
 
 
 def test_the_page_on_what_to_pick_is_what_the_files_say():

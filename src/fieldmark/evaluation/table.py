@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
 from fieldmark.evaluation.robustness import CHANGES
+from fieldmark.evaluation.saved_episodes import episodes_section
 from fieldmark.evaluation.seeds import OverSeeds, SeedDifferences, differences, over_seeds
 from fieldmark.evaluation.statistics import Estimate, percent, points_above
 from fieldmark.files import write_beside
@@ -29,7 +30,8 @@ def results_page(folder: str | Path, papers: str = "") -> str:
     Args:
         folder: The results files.
         papers: What stands before their sections: :func:`fieldmark.reproduce.page.papers_section`,
-            :func:`fieldmark.picks.page.readme_section` and :func:`seeds_section`.
+            :func:`fieldmark.picks.page.readme_section`, :func:`seeds_section` and
+            :func:`fieldmark.evaluation.saved_episodes.episodes_section`.
 
     Raises:
         FieldmarkError: If a file lacks a required field.
@@ -303,7 +305,8 @@ def main() -> int:
     from fieldmark.reproduce.page import papers_section
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
-    page = results_page(folder, papers_section(folder) + readme_section(folder) + seeds_section(folder))
+    before = papers_section(folder) + readme_section(folder) + seeds_section(folder) + episodes_section(folder)
+    page = results_page(folder, before)
     write_beside(folder / "README.md", lambda file: file.write(page.encode()))
     return 0
 
