@@ -78,7 +78,24 @@ def test_lists_of_numbers_stand_on_one_line_and_nothing_is_lost(tmp_path):
     assert '"texts": [' in lines
 
 
+def test_mappings_of_numbers_stand_on_one_line_and_nothing_is_lost(tmp_path):
+    value = {
+        "classes": {'a "b"': 1.5e-9, "{\n c": -3, "\\": 0}, "none": {}, "mixed": {"a": 1, "b": "2"},
+        "deep": {"a": {"b": 1}, "c": 2}, "said": '{\n "a": 1\n}', "rows": [{"a": 1}, {"a": True}],
+    }  # fmt: skip
+    text = write_json(tmp_path / "a.json", value).read_text()
+    assert read_json(tmp_path / "a.json", "test") == value
+    assert json.loads(text) == value
+    lines = [line.strip() for line in text.splitlines()]
+    assert r'"classes": {"a \"b\"": 1.5e-09, "{\n c": -3, "\\": 0},' in lines
+    assert '"a": {"b": 1},' in lines
+    assert '"mixed": {' in lines
+
+
 def test_many_numbers_are_written_at_once():
     """In time that grows with their count: no pattern that tries each split of a long list."""
     assert len(json_text({"hits": list(range(200_000))}).splitlines()) == 3
     assert len(json_text({"hits": [*range(200_000), "a"]}).splitlines()) == 200_005
+    named = {f"class {number}": number / 7 for number in range(200_000)}
+    assert len(json_text({"classes": named}).splitlines()) == 3
+    assert len(json_text({"classes": {**named, "a": "b"}}).splitlines()) == 200_005

@@ -54,6 +54,8 @@ def write_beside(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
 
 # A list of what is no text, list or object. Within a text no line ends, so that none is taken for such a list.
 _NUMBERS = re.compile(r'\[\n *((?:[^][{}",\s]+,\n *)*[^][{}",\s]+)\n *\]')
+_PAIR = r'"(?:[^"\\]|\\.)*": -?\d[\d.eE+-]*'
+_NAMED_NUMBERS = re.compile(rf"\{{\n *({_PAIR}(?:,\n *{_PAIR})*)\n *\}}")
 _BETWEEN = re.compile(r",\n *")
 
 
@@ -64,22 +66,24 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as indented JSON, a list of numbers on one line.
+    """``value`` as indented JSON, numbers of one list or one mapping on one line.
 
     Numbers that are not finite become null, for JSON has no others.
 
     Example:
-        >>> print(json_text({"ratio": float("inf"), "hits": [3, 5]}))
+        >>> print(json_text({"ratio": float("inf"), "hits": [3, 5], "classes": {"apple": 0.5, "pear": 1.0}}))
         {
          "ratio": null,
-         "hits": [3,5]
+         "hits": [3,5],
+         "classes": {"apple": 0.5, "pear": 1.0}
         }
     """
     try:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
-    return _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(',', found[1])}]", text)
+    text = _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(',', found[1])}]", text)
+    return _NAMED_NUMBERS.sub(lambda found: f"{{{_BETWEEN.sub(', ', found[1])}}}", text)
 
 
 def _finite(value: Any) -> Any:

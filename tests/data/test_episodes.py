@@ -44,7 +44,15 @@ def test_file_round_trip(tmp_path):
     back = EpisodeIndex.load(index.save(tmp_path / "deep" / "episodes.npz"))
     assert back.hash == index.hash
     assert back.facts == index.facts
+    assert back.query.dtype == np.int64
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["episodes.npz"]
+
+
+@pytest.mark.parametrize("largest", [255, 256, 65_535, 65_536, 2**32])
+def test_a_file_holds_image_numbers_of_any_size(tmp_path, largest):
+    labels, images = np.array([[0, 1]]), np.array([[0, largest]])
+    index = EpisodeIndex(labels, images, labels, images - 1, labels, {})
+    assert EpisodeIndex.load(index.save(tmp_path / "e.npz")).hash == index.hash
 
 
 def test_support_from_another_set_and_all_queries():

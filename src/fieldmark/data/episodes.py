@@ -84,7 +84,7 @@ class EpisodeIndex:
     def save(self, path: str | Path) -> Path:
         """Write the episodes to a compressed ``.npz`` file (beside, then renamed)."""
         path = Path(path)
-        arrays = {name: getattr(self, name).astype(np.int32) for name in self._ARRAYS}
+        arrays = {name: _smallest(getattr(self, name)) for name in self._ARRAYS}
         facts = np.array(json.dumps(self.facts))
 
         def write(file):
@@ -231,6 +231,12 @@ def _draw(
         chosen.append(classes)
     asked = np.concatenate(query).reshape(episodes, -1) if query else None
     return np.concatenate(chosen), np.concatenate(support).reshape(episodes, -1), asked
+
+
+def _smallest(numbers: np.ndarray) -> np.ndarray:
+    """The same whole numbers in the smallest type that holds them."""
+    ends = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    return numbers.astype(np.result_type(*map(np.min_scalar_type, ends)))
 
 
 def _pools(labels: np.ndarray) -> dict[int, np.ndarray]:
