@@ -70,21 +70,24 @@ def results(score, head, support, labels, query, wanted):
 
 @pytest.fixture
 def chunked(monkeypatch):
-    """A function: from now on so many pairs at once, and their hidden values kept or not."""
+    """A function: from now on so many pairs at once, and what is kept of them: all, hidden values or nothing."""
     plain = pairs._Pairs.__init__
 
-    def change(chunk, keep):
+    def change(chunk, kept):
         def init(self, *given):
             plain(self, *given)
-            self.at_once, self.chunk, self.keep = False, chunk, keep
+            self.chunk, self.keep = chunk, kept != "nothing"
+            self.again = self.needs_gradient and kept != "all"
 
         monkeypatch.setattr(pairs._Pairs, "__init__", init)
 
     return change
 
 
-# All at once; then pairs of a chunk, and whether hidden values are kept.
-@pytest.mark.parametrize("way", [None, (2, False), (5, True), (12, False), (45, True)])
+# As it comes; then pairs of a chunk, and what is kept.
+@pytest.mark.parametrize(
+    "way", [None, (2, "nothing"), (5, "values"), (7, "all"), (12, "nothing"), (45, "values"), (60, "all")]
+)
 @pytest.mark.parametrize("shots", SHOTS)
 def test_all_parts_and_chunks_equal_all_pairs_at_once(draw, chunked, shots, way):
     if way is not None:
@@ -115,7 +118,7 @@ def test_the_chunks_are_really_chunks(draw, chunked, monkeypatch):
         return plain(self, tile)
 
     monkeypatch.setattr(pairs._Pairs, "_carrier", carrier)
-    chunked(8, False)
+    chunked(8, "nothing")
     labels = torch.tensor(SHOTS["equal"]).expand(EPISODES, -1)
     create(4, False)(draw(EPISODES, 6, PLACES, 4), labels, draw(EPISODES, QUERIES, PLACES, 4), WAY)
     assert max(sizes) <= 8

@@ -26,8 +26,8 @@ from fieldmark.shapes import Float, Int, Tensor
 Distance = Literal["squared_euclidean", "euclidean", "sum", "pooled"]
 
 _ON_PROCESSOR, _ELSEWHERE = 512, 4096  # megabytes
-# Parts of the memory: of a chunk, which on a processor had better stay small; and of what is done without chunks.
-_CHUNK, _ALL = 1 / 16, 1 / 2
+# Parts of the memory: of a chunk, which on a processor had better stay small; and of what the backward pass keeps.
+_CHUNK, _KEPT = 1 / 16, 7 / 8
 
 
 def aligned_distances(
@@ -134,11 +134,10 @@ class _Pairs:
         each = self.places * given.query.element_size()
         megabytes = memory or (_ON_PROCESSOR if given.query.device.type == "cpu" else _ELSEWHERE)
         budget, pairs = megabytes * 2**20, episodes * queries * images
-        self.at_once = self.needs_gradient and pairs * each * alive * 2 <= budget * _ALL
+        # The backward pass computes chunks again, from carriers and hidden values if these can be kept.
+        self.again = self.needs_gradient and pairs * each * alive > budget * _KEPT
         self.keep = pairs * each * kept <= budget
-        self.chunk = max(
-            1, pairs if self.at_once else int(budget * _CHUNK) // (each * alive * (1 + self.needs_gradient))
-        )
+        self.chunk = max(1, int(budget * _CHUNK) // (each * alive * (1 + self.needs_gradient)))
 
     def distances(self) -> Tensor:
         """(E, Q, way)."""
@@ -188,17 +187,17 @@ class _Pairs:
         return torch.cat(found)
 
     def _run(self, call: Callable[..., Any], *given: Any) -> Any:
-        """The call, done again in the backward pass if what it needs there would be too much to keep."""
-        if self.at_once or not self.needs_gradient:
-            return call(*given)
-        return checkpoint(call, *given, use_reentrant=False, preserve_rng_state=False)
+        """The call, done again in the backward pass if what it needs there is too much to keep."""
+        if self.again:
+            return checkpoint(call, *given, use_reentrant=False, preserve_rng_state=False)
+        return call(*given)
 
     # -- batch norms over all pairs --
 
     def _by_statistics(self, manipulation: SpatialManipulation) -> Tensor:
         """In training mode: what a batch norm sees is summed over all tiles before any of them goes on."""
         tiles = list(self._tiles())
-        if self.at_once or self.keep:
+        if self.keep:
             carriers, values = _columns([self._run(self._started, tile) for tile in tiles])
             first = _norm(manipulation.first_norm, [_moments(one) for one in values])
             values = [self._run(self._second, one, first) for one in values]

@@ -38,8 +38,8 @@ class SpatialAlignment(Head):
 
     With several shots each support image is aligned with the query, and the aligned maps of a class are averaged.
     The maps of all pairs are never there at once: pairs are taken in chunks, and the backward pass computes a chunk
-    again. The result is that of all pairs at once, the batch norms of the manipulation included, whose statistics are
-    those of all pairs of a call.
+    again if all of them are too much to keep. The result is that of all pairs at once, the batch norms of the
+    manipulation included, whose statistics are those of all pairs of a call.
 
     Args:
         foreground: ``"none"``; ``"full"``; ``"features"``, the deformable convolution without the mask; ``"mask"``, the
