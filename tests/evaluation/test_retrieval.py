@@ -142,6 +142,9 @@ def test_the_pooled_metric_is_a_plain_loop(store, encoder):
         own = [rows[n, 0] for n, q in enumerate(result.queries) if store.class_names[store.labels[q]] == name]
         assert found == pytest.approx(np.mean(own))
     assert set(result.class_precision) == {"kind 1", "kind 2", "kind 3", "kind 4"}
+    written = result.to_dict()["class_accuracies"]
+    assert written == pytest.approx(result.class_precision, abs=5e-7)
+    assert all(len(repr(share)) <= len("0.123456") for share in written.values())
 
 
 def transport_similarity(u, v):

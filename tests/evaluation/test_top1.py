@@ -57,6 +57,9 @@ def test_accuracies_and_confusion_are_those_of_other_packages(encoder):
     assert np.array_equal(result.confusion, confusion_matrix(labels, predicted, labels=list(everyone)))
     recalls = recall_score(labels, predicted, labels=list(everyone), average=None, zero_division=0)
     assert [result.class_accuracies[name] for name in NAMES] == pytest.approx(recalls.tolist())
+    written = result.to_dict()["class_accuracies"]
+    assert [written[name] for name in NAMES] == pytest.approx(recalls.tolist(), abs=5e-7)
+    assert all(len(repr(share)) <= len("0.123456") for share in written.values())
     assert result.mean_class_accuracy == pytest.approx(recalls.mean())
     half = 1.96 * np.sqrt(result.accuracy * (1 - result.accuracy) / len(data))  # of a share
     assert result.estimate.ci95 == pytest.approx(half)
