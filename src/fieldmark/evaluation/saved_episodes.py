@@ -40,7 +40,7 @@ here bear the first characters of their hash, and `fieldmark eval --episodes-fil
 def _users(folder: Path) -> dict[str, set[tuple[Path, str]]]:
     """For the hash of each episodes measured on, the files of results and the data."""
     found: dict[str, set[tuple[Path, str]]] = defaultdict(set)
-    for file in [*folder.glob("*.json"), *folder.glob("seeds/*.json"), *folder.glob("picks/*.json")]:
+    for file in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
         for row in load_record(file)["rows"]:
             for run in runs_of(row):
                 found[run["episode_hash"]].add((file, row["manifest"]["name"]))
