@@ -133,7 +133,7 @@ def faster_method(images: int, scales: int, channels: int, classes: int) -> Lite
     return "fft" if scales * images > transform else "direct"
 
 
-_ONCE, _ONCE_LONG, _LONG = 60, 220, 4096
+_ONCE, _ONCE_LONG, _LONG = 60, 120, 4096
 _BY_PRODUCT = 128  # scales up to which the transform is a product
 
 
