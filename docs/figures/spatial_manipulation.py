@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from fieldmark.alignment import SpatialManipulation
@@ -76,6 +77,9 @@ def main() -> None:
         fontsize=11,
     )
     figure.savefig(TARGET, dpi=110)
+    with Image.open(TARGET) as file:
+        image = file.convert("RGB").quantize(128)
+    image.save(TARGET, optimize=True)
 
 
 if __name__ == "__main__":
