@@ -30,7 +30,7 @@ def excerpt(report: str) -> str:
 
 
 def screenshot(page: Path, target: Path, width: int, height: int) -> None:
-    """Take a picture of the top of a page, cut off what is empty, and write it with a palette."""
+    """Take a picture of the top of a page, cut off what is empty, and write it with few colours."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         sys.exit(f"make_pictures: no browser found; expected one of {', '.join(BROWSERS)} on the path")
@@ -46,8 +46,13 @@ def screenshot(page: Path, target: Path, width: int, height: int) -> None:
         image = Image.open(raw).convert("RGB")
     left, top, right, bottom = ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox()
     box = (max(left - MARGIN, 0), max(top - MARGIN, 0), min(right + MARGIN, width), min(bottom + MARGIN, height))
+    save(image.crop(box).quantize(128), target)
+
+
+def save(image: Image.Image, target: Path) -> None:
+    """Write a picture of few colours without loss."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    image.crop(box).quantize(128).save(target, optimize=True)
+    image.convert("RGB").save(target, lossless=True, quality=100, method=6)
     print(f"{target}: {target.stat().st_size / 1024:.0f} kB")
 
 
@@ -90,11 +95,10 @@ def explanations(target: Path) -> None:
         "explain_alignment": explain.alignment_picture(aligned),
     }
     for name, figure in pictures.items():
-        path = explain.save_picture(figure, target / f"{name}.png", dpi=90)
-        with Image.open(path) as file:
-            image = file.convert("RGB").quantize(256)
-        image.save(path, optimize=True)
-        print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+        with tempfile.TemporaryDirectory() as folder:
+            raw = explain.save_picture(figure, Path(folder) / "picture.png", dpi=90)
+            image = Image.open(raw).convert("RGB").quantize(256)
+        save(image, target / f"{name}.webp")
 
 
 if __name__ == "__main__":
@@ -107,4 +111,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part.html"
         part.write_text(excerpt(report.read_text(encoding="utf-8")), encoding="utf-8")
-        screenshot(part, IMAGES / "demo_report.png", 1200, 1400)
+        screenshot(part, IMAGES / "demo_report.webp", 1200, 1400)
