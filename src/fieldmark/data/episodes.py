@@ -84,7 +84,7 @@ class EpisodeIndex:
     def save(self, path: str | Path) -> Path:
         """Write the episodes to a compressed ``.npz`` file (beside, then renamed)."""
         path = Path(path)
-        arrays = {name: _smallest(getattr(self, name)) for name in self._ARRAYS}
+        arrays: dict[str, Any] = {name: _smallest(getattr(self, name)) for name in self._ARRAYS}
         facts = np.array(json.dumps(self.facts))
 
         def write(file):
