@@ -51,7 +51,7 @@ def _line(path: Path, users: Mapping[str, set[tuple[Path, str]]]) -> str:
     episodes = EpisodeIndex.load(path)
     facts, found = episodes.facts, users.get(episodes.hash, set())
     drawn = f"seed {facts['seed']}" if "seed" in facts else f"given by {facts['source']}"
-    queries = "all other images" if facts["queries"] is None else f"{facts['queries']} queries a class"
+    queries = "all other images" if facts["queries"] is None else f"queries a class: {facts['queries']}"
     what = f"{facts['way']}-way {facts['shot']}-shot, {queries}, {len(episodes)} episodes, {drawn}"
     data = ", ".join(sorted({name for _, name in found}))
     return f"| [`{path.name}`]({FOLDER}/{path.name}) | {what} | {data} | {len({file for file, _ in found})} |"
