@@ -133,6 +133,21 @@ def test_memory_bounds_the_chunk_and_not_the_result(draw):
     torch.testing.assert_close(list(small.buffers()), list(large.buffers()))
 
 
+@pytest.mark.parametrize(("memory", "again"), [(1, True), (4096, False)])
+def test_pairs_are_computed_again_only_where_they_are_too_much_to_keep(draw, monkeypatch, memory, again):
+    calls, plain = [], pairs.checkpoint
+    monkeypatch.setattr(pairs, "checkpoint", lambda *given, **options: calls.append(1) or plain(*given, **options))
+    labels = torch.tensor(SHOTS["equal"]).expand(EPISODES, -1)
+    given = draw(EPISODES, 6, PLACES, 32).requires_grad_(), labels, draw(EPISODES, 8, PLACES, 32), WAY
+    head = create(32, memory=memory, **LEARNED)
+    head(*given).sum().backward()
+    assert bool(calls) == again
+    calls.clear()
+    with torch.no_grad():
+        head(*given)
+    assert not calls
+
+
 @pytest.mark.parametrize("distance", ["squared_euclidean", "euclidean", "sum", "pooled"])
 @pytest.mark.parametrize("shots", SHOTS)
 def test_without_parts_it_is_the_matching_of_paired_features(draw, distance, shots):
