@@ -125,8 +125,8 @@ def faster_method(images: int, scales: int, channels: int, classes: int) -> Lite
     Example:
         >>> faster_method(1, 5, 2048, 200), faster_method(16, 5, 100_352, 200), faster_method(16, 33, 2048, 200)
         ('direct', 'direct', 'fft')
-        >>> faster_method(16, 33, 100_352, 12)
-        'direct'
+        >>> faster_method(16, 33, 100_352, 12), faster_method(16, 17, 16_384, 100)
+        ('direct', 'fft')
     """
     once = _ONCE if channels <= _LONG else _ONCE_LONG
     transform = 2 * images + (scales + once) + (scales + 3 * once) * images / classes

@@ -37,9 +37,9 @@ class SpatialAlignment(Head):
     built by :meth:`setup` and learned by the objective ``lssa``.
 
     With several shots each support image is aligned with the query, and the aligned maps of a class are averaged.
-    The maps of all pairs are never there at once: pairs are taken in chunks, and the backward pass computes a chunk
-    again if all of them are too much to keep. The result is that of all pairs at once, the batch norms of the
-    manipulation included, whose statistics are those of all pairs of a call.
+    Pairs are taken in chunks. What the backward pass needs of them is kept where it fits into ``memory``, and computed
+    again where it does not. The result is that of all pairs at once, the batch norms of the manipulation included,
+    whose statistics are those of all pairs of a call.
 
     Args:
         foreground: ``"none"``; ``"full"``; ``"features"``, the deformable convolution without the mask; ``"mask"``, the
