@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,25 @@ def load_record(path: str | Path) -> dict[str, Any]:
     record = read_json(path, "result")
     check_record(record, path)
     return record
+
+
+def load_records(folder: str | Path, within: str = "*") -> Iterator[tuple[str, dict[str, Any]]]:
+    """All records of a folder of results and of folders in it, with their files' names relative to it.
+
+    Args:
+        folder: The results; those in itself come first.
+        within: Which of its folders count, as a pattern.
+
+    Raises:
+        FieldmarkError: For a damaged file.
+
+    Example:
+        >>> list(load_records("no such folder"))
+        []
+    """
+    folder = Path(folder)
+    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob(f"{within}/*.json"))]:
+        yield path.relative_to(folder).as_posix(), load_record(path)
 
 
 def accuracies(row: Mapping[str, Any]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fieldmark.data.episodes import EpisodeIndex
-from fieldmark.evaluation.results import load_record, runs_of
+from fieldmark.evaluation.results import load_records, runs_of
 
 FOLDER = "episodes"
 
@@ -25,7 +25,7 @@ def episodes_section(folder: str | Path) -> str:
         FieldmarkError: For a damaged file of results or episodes.
     """
     saved = sorted(Path(folder, FOLDER).glob("*.npz"))
-    users = _users(Path(folder)) if saved else {}
+    users = _users(folder) if saved else {}
     lines = [_line(path, users) for path in saved]
     return "\n".join([_HEAD, "| file | episodes | data | results |", "|---|---|---|---|", *lines, ""]) if saved else ""
 
@@ -37,17 +37,17 @@ here bear the first characters of their hash, and `fieldmark eval --episodes-fil
 """
 
 
-def _users(folder: Path) -> dict[str, set[tuple[Path, str]]]:
+def _users(folder: str | Path) -> dict[str, set[tuple[str, str]]]:
     """For the hash of each episodes measured on, the files of results and the data."""
-    found: dict[str, set[tuple[Path, str]]] = defaultdict(set)
-    for file in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
-        for row in load_record(file)["rows"]:
+    found: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for file, record in load_records(folder):
+        for row in record["rows"]:
             for run in runs_of(row):
                 found[run["episode_hash"]].add((file, row["manifest"]["name"]))
     return found
 
 
-def _line(path: Path, users: Mapping[str, set[tuple[Path, str]]]) -> str:
+def _line(path: Path, users: Mapping[str, set[tuple[str, str]]]) -> str:
     episodes = EpisodeIndex.load(path)
     facts, found = episodes.facts, users.get(episodes.hash, set())
     drawn = f"seed {facts['seed']}" if "seed" in facts else f"given by {facts['source']}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fieldmark.data import Manifest
-from fieldmark.evaluation.results import compare_rows, estimate_of, load_record, runs_of
+from fieldmark.evaluation.results import compare_rows, estimate_of, load_record, load_records, runs_of
 from fieldmark.evaluation.statistics import Estimate, estimate
 
 FOLDER = "seeds"
@@ -75,7 +75,7 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
         []
     """
     found: dict[tuple[str, str], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
-    for file, record in _records(Path(folder)):
+    for file, record in load_records(folder, FOLDER):
         trained = {
             model: (*training_of(facts["recipe_yaml"], file), _SEED_IN_NAME.sub("", facts["recipe"]))
             for model, facts in record["models"].items()
@@ -143,11 +143,6 @@ def differences(tests: Sequence[OverSeeds], folder: str | Path) -> list[SeedDiff
                 each = {seed: compare_rows(other.rows[seed], first.rows[seed]).mean for seed in shared}
                 out.append(SeedDifferences(first, other, each))
     return out
-
-
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in [*sorted(folder.glob("*.json")), *sorted((folder / FOLDER).glob("*.json"))]:
-        yield path.relative_to(folder).as_posix(), load_record(path)
 
 
 def training_of(recipe: str, where: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.data import DATASETS
-from fieldmark.evaluation.results import load_record
+from fieldmark.evaluation.results import load_records
 from fieldmark.reproduce.catalogue import Paper, Row, Table, load_papers
 from fieldmark.reproduce.numbers import cost_text, difference_text, ours_text, published_text, seeds_text
 from fieldmark.reproduce.plan import plan_of
@@ -47,8 +47,8 @@ def papers_section(folder: str | Path, papers: Path | None = None) -> str:
 def data_at_hand(folder: Path) -> set[str]:
     """Names that the files of those data sets go by of which some result has images."""
     names: set[str] = set()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
-        for row in load_record(path)["rows"]:
+    for _, record in load_records(folder):
+        for row in record["rows"]:
             names |= set(names_of(row["manifest"]["name"]))
     return names
 
@@ -117,12 +117,11 @@ def _same(texts: Sequence[str]) -> str:
 
 def _variations(folder: Path) -> str:
     lines = []
-    for path in sorted(folder.glob("*/*.json")):
-        record = load_record(path)
+    for file, record in load_records(folder):
         entry = record.get("entry") or {}
         if entry.get("changes"):
             for row in record["rows"]:
-                lines.append(_variation(entry, row, path.relative_to(folder).as_posix()))
+                lines.append(_variation(entry, row, file))
     if not lines:
         return ""
     head = [
