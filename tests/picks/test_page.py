@@ -116,7 +116,7 @@ def test_the_page_of_some_files_has_their_numbers_and_pictures(tree, write, tmp_
     assert "- bars with pixels (8 x 8), shots 3: `python -m fieldmark.picks bars/pixels --run`" in text
     assert "- others with pixels (8 x 8), shots 1 and 3" in text
     assert "- the rest: nobody asked." in text
-    assert (target.parent / "images" / "what_to_pick" / "bars-pixels.png").exists()
+    assert (target.parent / "images" / "what_to_pick" / "bars-pixels.webp").exists()
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_the_command_measures_what_it_can_and_says_what_it_cannot(tree, write, t
     done = capsys.readouterr()
     assert done.err.count("\n") == 1
     assert "left out: elsewhere/pixels: data set 'cub-feat' is not here" in done.err
-    assert (tmp_path / "docs" / "images" / "what_to_pick" / "bars-pixels.png").stat().st_size < 60_000
+    assert (tmp_path / "docs" / "images" / "what_to_pick" / "bars-pixels.webp").stat().st_size < 60_000
     assert command.main([*arguments, "bars", "--run"]) == 0
     assert "measured already" in capsys.readouterr().out
     assert json.loads((tmp_path / "results" / "bars-pixels-3shot.json").read_text())["pick"]["shot"] == 3

@@ -144,6 +144,7 @@ def _title(record: Mapping[str, Any], what: str) -> str:
 
 def _print_top1(record: Mapping[str, Any], results: Results) -> None:
     from fieldmark.evaluation.results import label_of
+    from fieldmark.evaluation.statistics import percent
     from fieldmark.evaluation.table import scorer_of
 
     first = next(iter(results.values()))
@@ -151,7 +152,7 @@ def _print_top1(record: Mapping[str, Any], results: Results) -> None:
     for ((model, _), result), row in zip(results.items(), record["rows"], strict=True):
         gap = "" if result is first else result.difference(first).points()
         seconds = f"{sum(result.seconds.values()):.1f} s"
-        cells = result.estimate.percent(), result.estimate5.percent(), f"{100 * result.mean_class_accuracy:.2f}"
+        cells = result.estimate.percent(), result.estimate5.percent(), percent(result.mean_class_accuracy)
         lines.append((label_of(model, row), scorer_of(row), *cells, gap, seconds))
     columns = ["model", "by", "top-1", "top-5", "mean over classes", "top-1, difference to first (paired)", "time"]
     right = ["top-1", "top-5", "mean over classes", "time"]

@@ -165,9 +165,13 @@ def scorer_of(row: Mapping[str, Any]) -> str:
 
 
 def _top1_line(row: Mapping[str, Any], published: list[Mapping[str, Any]], gap: str) -> str:
-    accuracies = estimate_of(row).percent(), Estimate.from_dict(row["top5"]).percent()
-    each = f"{100 * row['mean_class_accuracy']:.2f}"
-    return _cells(label_of(row["model"], row), scorer_of(row), *accuracies, each, gap, *_beside(row, published))
+    return _cells(label_of(row["model"], row), scorer_of(row), *_accuracies(row), gap, *_beside(row, published))
+
+
+def _accuracies(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Top-1, top-5 and the mean over classes."""
+    top5 = Estimate.from_dict(row["top5"])
+    return estimate_of(row).percent(), top5.percent(), percent(row["mean_class_accuracy"])
 
 
 def _robustness_protocol(row: Mapping[str, Any]) -> str:
@@ -186,8 +190,8 @@ def _robustness_line(row: Mapping[str, Any], published: list[Mapping[str, Any]],
         else ""
         for name in CHANGES
     ]
-    plain = estimate_of(row).percent()
-    return _cells(label_of(row["model"], row), scorer_of(row), plain, *cells, gap, *_beside(row, published))
+    who = label_of(row["model"], row), scorer_of(row)
+    return _cells(*who, *_accuracies(row), *cells, gap, *_beside(row, published))
 
 
 def _retrieval_protocol(row: Mapping[str, Any]) -> str:
@@ -273,7 +277,17 @@ _KINDS = {
         _top1_line,
     ),
     "robustness": _Kind(
-        ("model", "by", "plain", *CHANGES.values(), "plain, paired, to the first row", "published", "difference"),
+        (
+            "model",
+            "by",
+            "plain",
+            "top-5",
+            "mean over classes",
+            *CHANGES.values(),
+            "plain, paired, to the first row",
+            "published",
+            "difference",
+        ),
         _robustness_protocol,
         _robustness_line,
     ),

@@ -18,7 +18,7 @@ _INK, _QUIET = "#1f2937", "#9ca3af"
 
 
 def draw(contests: Sequence[Contest], path: str | Path) -> Path:
-    """Write the picture of one data set and backbone as a small PNG.
+    """Write the picture of one data set and backbone as a small WebP without loss.
 
     Args:
         contests: One a number of shots.
@@ -39,8 +39,8 @@ def draw(contests: Sequence[Contest], path: str | Path) -> Path:
     buffer = io.BytesIO()
     figure.set_dpi(110)
     canvas.print_png(buffer, metadata={"Software": None})
-    small = Image.open(buffer).convert("RGB").quantize(48)
-    return write_beside(path, lambda file: small.save(file, format="PNG", optimize=True))
+    small = Image.open(buffer).convert("RGB").quantize(48).convert("RGB")
+    return write_beside(path, lambda file: small.save(file, format="WEBP", lossless=True, quality=100, method=6))
 
 
 def _panel(axis: Any, contest: Contest) -> None:

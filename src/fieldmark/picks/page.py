@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.evaluation.results import estimate_of
+from fieldmark.evaluation.statistics import percent, points_above
 from fieldmark.files import write_beside
 from fieldmark.picks.catalogue import Listed, load_list
 from fieldmark.picks.figure import draw
@@ -153,7 +154,7 @@ def _counted(group: Sequence[tuple[Contest, Contrast]], named: bool = True) -> s
     text = (
         f"the best aligned head is clearly ahead of the best pooled one in {len(counted.better)} of "
         f"{many(counted.count, 'comparison')}, clearly behind in {len(counted.worse)}, not told apart in "
-        f"{len(counted.open)}; {100 * counted.mean:+.1f} points on average."
+        f"{len(counted.open)}; {points_above(counted.mean, 0)} points on average."
     )
     if named:
         for title, pairs in (("Ahead", counted.better), ("Behind", counted.worse)):
@@ -200,7 +201,7 @@ def _by_head(every: Sequence[Contest]) -> str:
         verdicts = (
             [f"{len(counted.better)}", f"{len(counted.worse)}", f"{len(counted.open)}"] if counted.count else 3 * [""]
         )
-        mean = f"{100 * counted.mean:+.1f}" if counted.count else ""
+        mean = points_above(counted.mean, 0) if counted.count else ""
         rows.append([spec.title, _FAMILIES[spec.family], *verdicts, mean, *_median_cost(having, key)])
     columns = ["head", "family", "ahead", "behind", "open", "mean difference", *_COSTS]
     text = [
@@ -322,7 +323,7 @@ def _chosen(group: Sequence[Contest]) -> str:
 
 def _alternative(group: Sequence[Contest]) -> str:
     ends = [
-        f"at {shots_text(one.shot)} {one.spec(best).title} is highest with {100 * one.rows[best]['mean']:.0f} %"
+        f"at {shots_text(one.shot)} {one.spec(best).title} is highest with {percent(one.rows[best]['mean'])} %"
         for one in group
         for best in [max(one.rows, key=lambda key: one.rows[key]["mean"])]
     ]
@@ -350,4 +351,4 @@ def _grouped(
 
 
 def _picture(address: str) -> str:
-    return f"{address.replace('/', '-')}.png"
+    return f"{address.replace('/', '-')}.webp"
