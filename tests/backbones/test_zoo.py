@@ -172,6 +172,10 @@ def test_paths_are_still_paths(tmp_path, monkeypatch):
     own = Encoder(backbones.create("conv4", channels=8), (0.5,) * 3, (0.5,) * 3)
     save_model(f"{GLYPHS}/model.safetensors", own)
     assert load_model(GLYPHS)[0].channels == 8  # what lies here comes first
+    run = Path(GLYPHS).parent / "own"
+    run.mkdir()
+    with pytest.raises(FieldmarkError, match=rf"a path; fieldmark.load_model\('{run}'\) reads it$"):
+        backbones.create(str(run))
 
 
 def test_the_nearest_of_a_plain_name_may_be_a_trained_model():

@@ -126,6 +126,10 @@ def create(name: str, pretrained: bool = True, **options: Any) -> Backbone:
     from fieldmark.backbones.checkpoint import load_model, read_header
 
     card = find(name)
+    if card is None and Path(name).exists():
+        raise FieldmarkError(
+            f"{name} is no name of a trained model, but a path; fieldmark.load_model({name!r}) reads it"
+        )
     if card is None:
         raise unknown(name)
     header = read_header(card.file)
