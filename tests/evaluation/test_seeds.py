@@ -115,6 +115,17 @@ def test_the_section_shows_both_intervals_and_what_has_one_seed(write, tmp_path)
     assert "spread: `lone`." in section
 
 
+def test_seeds_on_images_of_their_own_stand_side_by_side_without_an_interval_over_them(write, tmp_path):
+    for seed, mean in MEANS.items():
+        manifest = {"name": "glyphs", "split": "held out", "checksum": f"of seed {seed}", "size": [32, 32]}
+        write(f"own {seed}", seed, mean, manifest=manifest, episodes=str(seed) * 64)
+    write("lone", 0, 0.7, "--stages.classify.epochs", "6", "--name", "lone")
+    section = seeds_section(tmp_path)
+    assert "each seed on images of its own: 60.00 (seed 0), 63.00 (seed 1), 61.00 (seed 2)." in section
+    assert "spread: `lone`." in section
+    assert "| `mine`" not in section
+
+
 def add_row(path, hits, **more):
     """Another head on the same episodes, whose hits are given for both."""
     record = json.loads(path.read_text())

@@ -63,7 +63,8 @@ def seeds_section(folder: str | Path) -> str:
     """
     found = over_seeds(folder)
     several = [one for one in found if len(one.rows) > 1]
-    repeated = {one.training for one in several}
+    apart = _on_other_images(found)
+    repeated = {one.training for one in [*several, *(group[0] for group in apart)]}
     single = dict.fromkeys(f"`{one.recipe}`" for one in found if one.training not in repeated)
     lines = [_SEEDS]
     if several:
@@ -72,9 +73,22 @@ def seeds_section(folder: str | Path) -> str:
     if between := differences(several, folder):
         columns = ["recipe", "by", "less", "test", "difference over seeds", "seeds", "each"]
         lines += [_DIFFERENCES, *_heading(columns), *map(_difference_line, between), ""]
+    for group in apart:
+        each = [f"{percent(row['mean'])} (seed {seed})" for one in group for seed, row in one.rows.items()]
+        lines += [f"`{group[0].recipe}`, {_test(group[0].row)}, each seed on images of its own: {', '.join(each)}.", ""]
     if single:
         lines += [f"Of one training seed so far, so that nothing is known of their spread: {', '.join(single)}.", ""]
     return "\n".join(lines) if found else ""
+
+
+def _on_other_images(found: Sequence[OverSeeds]) -> list[list[OverSeeds]]:
+    """Tests of one recipe with one head that have a seed each, as where a seed draws the images that it holds out."""
+    groups: dict[tuple[str, ...], list[OverSeeds]] = {}
+    for one in found:
+        if len(one.rows) == 1:
+            groups.setdefault((one.training, _test(one.row), scorer_of(one.row)), []).append(one)
+    by_seed = (sorted(group, key=lambda one: next(iter(one.rows))) for group in groups.values())
+    return [group for group in by_seed if len({seed for one in group for seed in one.rows}) == len(group) > 1]
 
 
 def _seeds_line(one: OverSeeds) -> str:
