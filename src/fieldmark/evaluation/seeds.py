@@ -94,6 +94,28 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
     return out
 
 
+def on_other_images(tests: Sequence[OverSeeds]) -> list[list[OverSeeds]]:
+    """Tests of one recipe that are the same but for their images, as where each seed draws what it holds out.
+
+    Args:
+        tests: What :func:`over_seeds` found; those with one seed count.
+
+    Returns:
+        Groups of two or more, a test a seed, in the seeds' order.
+
+    Example:
+        >>> on_other_images(over_seeds("no such folder"))
+        []
+    """
+    groups: dict[str, dict[int, OverSeeds]] = {}
+    for one in tests:
+        if len(one.rows) == 1:
+            (seed,) = one.rows
+            like = [one.training, _scoring_of(one.row), one.row["protocol"], one.row["manifest"]["name"]]
+            groups.setdefault(json.dumps(like, sort_keys=True), {})[seed] = one
+    return [[group[seed] for seed in sorted(group)] for group in groups.values() if len(group) > 1]
+
+
 @dataclass(frozen=True)
 class SeedDifferences:
     """One test less another, of models trained with the same seed, for several seeds.
@@ -169,8 +191,11 @@ def evaluation_of(row: Mapping[str, Any]) -> str:
     Args:
         row: Of a results file.
     """
-    described = row.get("descriptors") or _POOLED  # older files name none; their heads take pooled ones
     images = Manifest.from_dict(row["manifest"]).identity
-    episodes = [run["episode_hash"] for run in runs_of(row)]
-    same = [row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0), images, episodes]
-    return json.dumps(same, sort_keys=True)
+    return json.dumps([_scoring_of(row), images, [run["episode_hash"] for run in runs_of(row)]], sort_keys=True)
+
+
+def _scoring_of(row: Mapping[str, Any]) -> list[Any]:
+    """Task, head and descriptors."""
+    described = row.get("descriptors") or _POOLED  # older files name none; their heads take pooled ones
+    return [row["task"], row["head"], row["head_options"], described, row.get("support_copies", 0)]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fieldmark.evaluation.results import compare_rows, estimate_of, label_of, load_record
 from fieldmark.evaluation.robustness import CHANGES
 from fieldmark.evaluation.saved_episodes import episodes_section
-from fieldmark.evaluation.seeds import OverSeeds, SeedDifferences, differences, over_seeds
+from fieldmark.evaluation.seeds import OverSeeds, SeedDifferences, differences, on_other_images, over_seeds
 from fieldmark.evaluation.statistics import Estimate, percent, points_above
 from fieldmark.files import write_beside
 from fieldmark.heads import HEADS
@@ -63,7 +63,7 @@ def seeds_section(folder: str | Path) -> str:
     """
     found = over_seeds(folder)
     several = [one for one in found if len(one.rows) > 1]
-    apart = _on_other_images(found)
+    apart = on_other_images(found)
     repeated = {one.training for one in [*several, *(group[0] for group in apart)]}
     single = dict.fromkeys(f"`{one.recipe}`" for one in found if one.training not in repeated)
     lines = [_SEEDS]
@@ -79,16 +79,6 @@ def seeds_section(folder: str | Path) -> str:
     if single:
         lines += [f"Of one training seed so far, so that nothing is known of their spread: {', '.join(single)}.", ""]
     return "\n".join(lines) if found else ""
-
-
-def _on_other_images(found: Sequence[OverSeeds]) -> list[list[OverSeeds]]:
-    """Tests of one recipe with one head that have a seed each, as where a seed draws the images that it holds out."""
-    groups: dict[tuple[str, ...], list[OverSeeds]] = {}
-    for one in found:
-        if len(one.rows) == 1:
-            groups.setdefault((one.training, _test(one.row), scorer_of(one.row)), []).append(one)
-    by_seed = (sorted(group, key=lambda one: next(iter(one.rows))) for group in groups.values())
-    return [group for group in by_seed if len({seed for one in group for seed in one.rows}) == len(group) > 1]
 
 
 def _seeds_line(one: OverSeeds) -> str:
