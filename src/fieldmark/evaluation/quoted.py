@@ -36,6 +36,7 @@ from typing import Any
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.results import compare_rows, estimate_of, load_record
+from fieldmark.evaluation.robustness import PLAIN
 from fieldmark.evaluation.statistics import Estimate, estimate, points_above
 from fieldmark.evaluation.table import scorer_of
 from fieldmark.files import write_beside
@@ -171,7 +172,8 @@ def _measured(row: Mapping[str, Any], measure: str | None, path: Path) -> Mappin
     if measure not in several:
         raise FieldmarkError(f"{path} has no measure {measure!r}; expected one of {', '.join(several)}")
     one = several[measure]
-    return {**row, **one, "hits_per_episode": one.get("hits_per_image")}
+    hits = row["hits_per_episode"] if measure == PLAIN else one.get("hits_per_image")
+    return {**row, **one, "hits_per_episode": hits}
 
 
 def _cells(texts: Sequence[str]) -> str:

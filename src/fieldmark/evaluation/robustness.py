@@ -65,21 +65,25 @@ class RobustnessResult:
         return self.columns[column].difference(other.columns[column])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that belongs in a results file: the fields of the plain images' result, and ``columns``."""
+        """Everything that belongs in a results file: the fields of the plain images' result, and ``columns``.
+
+        The hits on the plain images are the result's ``hits_per_episode`` and do not stand a second time.
+        """
+        plain = self.plain.to_dict()
         return {
-            **self.plain.to_dict(),
+            **plain,
             "task": "robustness",
             "columns": {
                 name: {
                     **one.estimate.to_dict(),
                     "top5": one.estimate5.to_dict(),
                     "lost": self.lost(name).to_dict(),
-                    "hits_per_image": one.hits.astype(int).tolist(),
+                    **({} if name == PLAIN else {"hits_per_image": one.hits.astype(int).tolist()}),
                     "confused_pairs": [list(pair) for pair in one.confused()],
                 }
                 for name, one in self.columns.items()
             },
-            "protocol": {**self.plain.to_dict()["protocol"], "ratio": self.ratio, "seed": self.seed},
+            "protocol": {**plain["protocol"], "ratio": self.ratio, "seed": self.seed},
         }
 
 
