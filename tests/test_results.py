@@ -8,7 +8,7 @@ import pytest
 
 from fieldmark.data import EpisodeIndex, draw_episodes
 from fieldmark.evaluation import load_record
-from fieldmark.evaluation.results import accuracies, compare_rows
+from fieldmark.evaluation.results import accuracies, compare_rows, runs_of
 from fieldmark.evaluation.saved_episodes import episodes_section
 from fieldmark.evaluation.table import results_page, seeds_section
 from fieldmark.files import read_json
@@ -34,8 +34,11 @@ def test_record_is_whole(path):
         assert len(row["episode_hash"]) == 64
         assert "seed" in protocol or "source" in protocol
         assert row["ci95"] > 0
-        assert row["count"] == len(row["hits_per_episode"])
-        assert accuracies(row).mean() == pytest.approx(row["mean"])
+        for run in runs_of(row):
+            assert row["count"] == len(run["hits_per_episode"])
+            assert accuracies(run).mean() == pytest.approx(run["mean"])
+        for one in row.get("columns", {}).values():  # changed images; the hits on plain ones are the row's
+            assert np.mean(one.get("hits_per_image", row["hits_per_episode"])) == pytest.approx(one["mean"])
         assert not row["leaked_classes"]
     made = record["provenance"]
     assert len(made["commit"].removesuffix("+changes")) == 40

@@ -85,6 +85,7 @@ def test_robustness_of_any_model_in_one_table_and_on_the_results_page(model, pho
     row = json.loads(target.read_text())["rows"][0]
     assert list(row["columns"]) == ["plain", "rotated", "reduced"]
     assert row["columns"]["plain"]["mean"] == row["mean"] == 1
+    assert [name for name, one in row["columns"].items() if "hits_per_image" not in one] == ["plain"]
     lost = row["columns"]["rotated"]["lost"]["mean"]
     assert lost == pytest.approx(row["columns"]["rotated"]["mean"] - 1)
     assert lost < 0

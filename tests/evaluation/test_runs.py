@@ -78,6 +78,7 @@ def test_differences_and_records_count_the_episodes_of_all_runs(glyphs, encoder,
     assert compare_rows(rows["mean"], rows["near"]) == gap
     assert [run["seed"] for run in rows["mean"]["runs"]] == [0, 1, 2]
     assert np.median([run["mean"] for run in rows["mean"]["runs"]]) == rows["mean"]["mean"]
+    assert [run["mean"] for run in rows["mean"]["runs"] if "hits_per_episode" not in run] == [rows["mean"]["mean"]]
     other = copy.deepcopy(rows["near"])
     other["runs"][1]["episode_hash"] = "0" * 64
     with pytest.raises(FieldmarkError, match="different episodes"):

@@ -146,13 +146,10 @@ def compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Estimat
             f"({first['episode_hash'][:12]} and {second['episode_hash'][:12]}); "
             "evaluate both with --episodes-file, or with the same --seed, --runs, --way, --shot and --queries"
         )
-    ours, theirs = (
-        np.concatenate([accuracies({**row, **run}) for run in one])
-        for row, one in zip((first, second), runs, strict=True)
-    )
+    ours, theirs = (np.concatenate([accuracies(run) for run in one]) for one in runs)
     return paired_difference(ours, theirs, first["interval"])
 
 
 def runs_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The runs of a row; a row without any is one."""
-    return row.get("runs") or [row]
+    """The runs of a row, each with the fields of the row that it does not have itself; a row without any is one."""
+    return [{**row, **run} for run in row.get("runs") or [{}]]

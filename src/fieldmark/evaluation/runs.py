@@ -51,15 +51,20 @@ class FewShotRuns:
         return paired_difference(first, second, self.median.interval)
 
     def to_dict(self) -> dict[str, Any]:
-        """The median run's entry of a results file; of more than one run with ``runs``, all of them in short."""
-        whole = self.median.to_dict()
+        """The median run's entry of a results file; of more than one run with ``runs``, all of them in short.
+
+        The hits of the median run are the entry's own and do not stand a second time.
+        """
+        median = self.median
+        whole = median.to_dict()
         if len(self.results) == 1:
             return whole
-        short = ("mean", "ci95", "episode_hash", "hits_per_episode")
+        short = ("mean", "ci95", "episode_hash")
         runs = []
         for seed, result in zip(self.seeds, self.results, strict=True):
             entry = result.to_dict()
-            runs.append({"seed": seed, **{key: entry[key] for key in short}})
+            keys = short if result is median else (*short, "hits_per_episode")
+            runs.append({"seed": seed, **{key: entry[key] for key in keys}})
         return {**whole, "runs": runs}
 
 
