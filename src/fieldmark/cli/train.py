@@ -33,12 +33,13 @@ def run(options: argparse.Namespace) -> int:
     if not is_main_process():  # with several processes one of them reports
         return 0
     from fieldmark.evaluation.results import estimate_of, label_of, load_record
+    from fieldmark.evaluation.table import scorer_of
 
     records = [load_record(path) for path in sorted((folder / "results").glob("*.json"))]
     if not emit_json(options.json, {"run": str(folder), "results": records}):
         print(f"model: {folder / 'model.safetensors'}")
         rows = [
-            (what, label_of(row["model"], row), row["head"], estimate_of(one).percent())
+            (what, label_of(row["model"], row), scorer_of(row), estimate_of(one).percent())
             for record in records
             for row in record["rows"]
             for what, one in _lines_of(record["name"], row)
