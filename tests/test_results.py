@@ -34,6 +34,8 @@ def test_record_is_whole(path):
         assert len(row["episode_hash"]) == 64
         assert "seed" in protocol or "source" in protocol
         assert row["ci95"] > 0
+        assert row["count"] == len(row["hits_per_episode"])
+        assert accuracies(row).mean() == pytest.approx(row["mean"])
         for run in runs_of(row):
             assert row["count"] == len(run["hits_per_episode"])
             assert accuracies(run).mean() == pytest.approx(run["mean"])

@@ -132,6 +132,18 @@ def test_a_list_is_the_mean_over_seeds(results):
         fill(table([{}], {"mean": ["made"]}), results, "page")
 
 
+def test_conditions_are_compared_by_their_own_hits(results):
+    record = json.loads((results / "made_1shot.json").read_text())
+    for row, hits in zip(record["rows"][:2], ([1, 4], [3, 2]), strict=True):
+        rotated = {"mean": sum(hits) / 20, "ci95": 0.01, "hits_per_image": hits}
+        row["columns"] = {"plain": {"mean": row["mean"], "ci95": 0.01}, "rotated": rotated}
+    (results / "changed_1shot.json").write_text(json.dumps(record))
+    cell = {"file": "changed_1shot", "head": "nearest", "against": {"model": "a", "head": "prototype"}}
+    page = table([{}], *({name: {**cell, "measure": name}} for name in ("plain", "rotated")))
+    # Differences of the two episodes: 0.2 and 0.3; 0.2 and -0.2 where rotated.
+    assert "| +25.00 ± 9.80 | 0.00 ± 39.20 |" in fill(page, results, "page")
+
+
 def test_a_description_without_rows_is_refused(results):
     with pytest.raises(FieldmarkError, match="page: a table from results is described by rows and columns"):
         fill("<!-- from results\nrows: []\n-->\n<!-- end -->", results, "page")

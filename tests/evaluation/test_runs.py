@@ -10,6 +10,7 @@ from fieldmark import backbones, data
 from fieldmark.backbones import Encoder
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation import compare_rows, evaluate_few_shot, evaluate_runs, make_record
+from fieldmark.evaluation.results import check_record
 from fieldmark.evaluation.statistics import median_run
 from fieldmark.evaluation.table import results_page
 from fieldmark.files import write_json
@@ -83,8 +84,13 @@ def test_differences_and_records_count_the_episodes_of_all_runs(glyphs, encoder,
     other["runs"][1]["episode_hash"] = "0" * 64
     with pytest.raises(FieldmarkError, match="different episodes"):
         compare_rows(rows["mean"], other)
-    write_json(tmp_path / "a.json", make_record("a", list(rows.values()), {"m": {}}))
+    record = make_record("a", list(rows.values()), {"m": {}})
+    write_json(tmp_path / "a.json", record)
     assert "median of 3 runs, seeds 0, 1, 2" in results_page(tmp_path)
+    for run in rows["near"]["runs"]:  # none takes the hits of another run for its own
+        run.pop("hits_per_episode", None)
+    with pytest.raises(FieldmarkError, match="made: a run lacks the field 'hits_per_episode', and the row's are of"):
+        check_record(record, "made")
 
 
 def test_one_run_is_an_ordinary_result(glyphs, encoder):

@@ -69,7 +69,7 @@ def label_of(model: str, facts: Mapping[str, Any]) -> str:
 
 
 def check_record(record: Any, where: str | Path) -> None:
-    """Refuse a record that lacks a required field, naming the field.
+    """Refuse a record that lacks a required field, naming the field; a run may leave the row's own hits to the row.
 
     Raises:
         FieldmarkError: With the file and the missing field.
@@ -82,6 +82,9 @@ def check_record(record: Any, where: str | Path) -> None:
                 raise FieldmarkError(f"{where}: a row lacks the field {field!r}")
         if row["model"] not in record.get("models", {}):
             raise FieldmarkError(f"{where}: nothing is said of the model {row['model']!r}")
+        for run in row.get("runs") or []:
+            if "hits_per_episode" not in run and run["episode_hash"] != row["episode_hash"]:
+                raise FieldmarkError(f"{where}: a run lacks the field 'hits_per_episode', and the row's are of another")
     for field in PROVENANCE_FIELDS:
         if field not in record.get("provenance", {}):
             raise FieldmarkError(f"{where}: the provenance lacks the field {field!r}")
