@@ -140,8 +140,8 @@ def test_conditions_are_compared_by_their_own_hits(results):
     (results / "changed_1shot.json").write_text(json.dumps(record))
     cell = {"file": "changed_1shot", "head": "nearest", "against": {"model": "a", "head": "prototype"}}
     page = table([{}], *({name: {**cell, "measure": name}} for name in ("plain", "rotated")))
-    # Differences of the two episodes: 0.2 and 0.3; 0.2 and -0.2 where rotated.
-    assert "| +25.00 ± 9.80 | 0.00 ± 39.20 |" in fill(page, results, "page")
+    # Differences of the two episodes: 0.2 and 0.3, 1.96 * 0.05 / sqrt(2); 0.2 and -0.2 where rotated.
+    assert "| +25.00 ± 6.93 | 0.00 ± 27.72 |" in fill(page, results, "page")
 
 
 def test_a_description_without_rows_is_refused(results):
