@@ -7,6 +7,7 @@ import torch
 from fieldmark import backbones, data, descriptors, heads
 from fieldmark.backbones import Encoder
 from fieldmark.data import draw_episodes
+from fieldmark.data.augment import scl_first
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation import encode, evaluate_few_shot, evaluate_heads, score_episodes
 from fieldmark.evaluation.leakage import require_new_classes
@@ -80,6 +81,23 @@ def test_support_copies_replace_the_support(glyphs, encoder):
     np.testing.assert_array_equal(plain.predicted, same.predicted)
     changed = evaluate_few_shot(encoder, glyphs, support_copies=2, **options)
     assert (changed.predicted != plain.predicted).any()
+
+
+def test_only_copies_that_are_support_somewhere_are_encoded(glyphs, encoder):
+    """Their predictions are those of copies of every image, encoded here in one go."""
+    options = {"episodes": 4, "queries": 3, "shot": 2, "support_copies": 2, "seed": 5}
+    sizes = []
+    hook = encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    found = evaluate_few_shot(encoder, glyphs, **options)
+    hook.remove()
+    used = len(np.unique(found.episodes.support))
+    assert sum(sizes) == len(glyphs) + 2 * used < len(glyphs) + 2 * 4 * 5 * 2
+    everything = [
+        encode(encoder, glyphs, augment=scl_first(glyphs.size[0]), seed=5 * 1009 + copy)["pooled"] for copy in range(2)
+    ]
+    plain = encode(encoder, glyphs)["pooled"]
+    predicted = score_episodes(heads.create("prototype"), found.episodes, plain, torch.stack(everything))
+    np.testing.assert_array_equal(found.predicted, predicted)
 
 
 def test_support_from_another_split_of_images(glyphs, encoder):

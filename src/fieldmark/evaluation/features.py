@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from fieldmark.backbones import Encoder
@@ -43,9 +44,10 @@ def encode(
     batch_size: int | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     seed: int = 0,
+    wanted: np.ndarray | None = None,
     progress: bool = True,
 ) -> dict[str, Float[Tensor, "M N C"]]:
-    """Descriptors of every image.
+    """Descriptors of every image, or of those that are wanted.
 
     Args:
         encoder: The model; put into evaluation mode while it runs.
@@ -59,10 +61,12 @@ def encode(
             caches, by the size of the images. Results do not depend on it beyond rounding.
         augment: Random change of a batch of images, driven by the given generator.
         seed: Seed of that generator, and of extractors that draw at random.
+        wanted: Numbers of the images to encode, ascending, each once; default: all. How ``augment`` changes an image
+            does not depend on which others are wanted.
         progress: Show a bar for long work on a terminal.
 
     Returns:
-        For each kind ``(images, N, C)`` float32 on the CPU.
+        For each kind ``(images, N, C)`` float32 on the CPU, in the order of the data.
 
     Raises:
         FieldmarkError: If the model gives NaN or infinite features, or for an unknown extractor.
@@ -80,12 +84,18 @@ def encode(
     try:
         starts = range(0, len(data), step)
         for start in track(starts, "encoding images", step, len(data), show=progress):
-            images = data.gather(range(start, min(start + step, len(data)))).to(encoder.device)
+            batch = range(start, min(start + step, len(data)))
+            images = data.gather(batch).to(encoder.device)
             images = augment(images, generator) if augment else images
+            if wanted is not None:
+                inside = wanted[(wanted >= start) & (wanted <= batch[-1])] - start
+                if not len(inside):
+                    continue
+                images = images[torch.from_numpy(inside).to(images.device)]
             for kind, sets in describe(in_parts(encoder, batch_size), images, kinds, extractor, drawing).items():
                 if not torch.isfinite(sets).all():
                     raise FieldmarkError(
-                        f"the model gives features that are not finite (images {start} to {start + len(images) - 1}); "
+                        f"the model gives features that are not finite (images {start} to {batch[-1]}); "
                         "its weights are damaged or its training diverged"
                     )
                 out[kind].append(sets.float().cpu())

@@ -279,7 +279,7 @@ def evaluate_heads(
         if images is not None and role not in described:
             described[role] = describe(images)
     query, base = described["query"], described.get("base")
-    support = _augmented(describe, source, support_copies, support_augment, seed)
+    support, scored = _augmented(describe, source, support_copies, support_augment, seed, index)
     if support is None and support_data is not None:
         support = [described["support"]]
     encoding = time.perf_counter() - started
@@ -295,7 +295,7 @@ def evaluate_heads(
         started = time.perf_counter()
         copies = None if support is None else torch.stack([one[head.descriptors] for one in support])
         predicted = score_episodes(
-            head, index, query[head.descriptors], copies, device=encoder.device, progress=progress
+            head, scored, query[head.descriptors], copies, device=encoder.device, progress=progress
         )
         seconds = {"encoding": encoding, "scoring": time.perf_counter() - started}
         result = _summarise(
@@ -303,7 +303,7 @@ def evaluate_heads(
             support_copies, leaked, seconds, interval, facts_of(extractor, head.descriptors),
         )  # fmt: skip
         if cost_episodes:
-            cost = head_cost(head, index, query[head.descriptors], copies, cost_episodes)
+            cost = head_cost(head, scored, query[head.descriptors], copies, cost_episodes)
             result = replace(result, cost={**cost.to_dict(), **image})
         results[key] = result
     return results
@@ -346,18 +346,22 @@ def _augmented(
     copies: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None,
     seed: int,
-) -> list[dict[str, Tensor]] | None:
-    """Descriptors for each augmented copy; None when the images serve as they are."""
+    index: EpisodeIndex,
+) -> tuple[list[dict[str, Tensor]] | None, EpisodeIndex]:
+    """Descriptors for each augmented copy (None: the images serve as they are), and episodes that point into them."""
     if copies < 0:
         raise FieldmarkError(f"support_copies is {copies}; expected 0 (the images themselves) or more")
     if copies == 0:
-        return None
+        return None, index
     if augment is None:
         from fieldmark.data.augment import scl_first
 
         augment = scl_first(source.size[0])
-    # A copy is drawn once an image, not anew each episode: the same features serve every episode.
-    return [describe(source, augment=augment, seed=seed * 1009 + copy) for copy in range(copies)]
+    # A copy is drawn once an image, not anew each episode: the same features serve every episode. Only images that are
+    # support somewhere are encoded: at 1 shot, a quarter of CIFAR-FS.
+    used, places = np.unique(index.support, return_inverse=True)
+    made = [describe(source, augment=augment, seed=seed * 1009 + copy, wanted=used) for copy in range(copies)]
+    return made, replace(index, support=places.reshape(index.support.shape))
 
 
 def _summarise(
