@@ -13,6 +13,7 @@ import pytest
 
 from fieldmark import backbones, data, descriptors, heads, methods
 from fieldmark.cli.main import COMMANDS, Parser
+from fieldmark.cli.values import heads_in, options_by_head
 from fieldmark.data.augment import AUGMENTATIONS
 from fieldmark.errors import FieldmarkError
 from fieldmark.functional.transport import SOLVERS
@@ -84,8 +85,11 @@ def test_commands_parse(words):
         unknown = []
     assert not unknown
     known = command.VIEWS if words[0] == "explain" else heads.HEADS
-    for head in (getattr(options, "head", None) or "").split(","):
-        assert not head or head in known
+    named = heads_in(options.head) if getattr(options, "head", None) else {}
+    for label, name in named.items():
+        assert name in known
+        if words[0] == "eval":
+            heads.create(name, **options_by_head(named, options.head_option)[label])
     if hasattr(options, "data"):
         assert options.data in data.DATASETS
 

@@ -129,6 +129,10 @@ def test_against_an_earlier_result(photos, tmp_path, capsys):
         (("--head-option", "metric"), "expected KEY=VALUE"),
         (("--head-option", "metrik=cosine"), "did you mean 'metric'"),
         (("--head", ","), "--head is ','; expected a name"),
+        (("--head", "logistic,emd,logistic"), "--head names 'logistic' twice; give a label to each"),
+        (("--head", "prototype,a="), "--head 'a='; expected NAME, or LABEL=NAME"),
+        (("--head", "a=prototyp"), "did you mean 'prototype'"),
+        (("--head", "one=prototype,two=prototype", "--head-option", "tow.metric=cosine"), "did you mean 'two'"),
         (("--head", "emd", "--head-option", "temperature=abc"), "expected a number"),
         (("--head", "emd", "--head-option", "solver=[simplex"), "is not valid YAML"),
         (("--data", "grocry"), "did you mean 'grocery'"),
@@ -147,6 +151,30 @@ def test_bad_options_are_one_line(photos, capsys, extra, message):
     assert err.count("\n") == 1, err
     assert message in err
     assert out == ""
+
+
+def test_one_head_twice_with_other_options(photos, tmp_path, capsys):
+    target = tmp_path / "r.json"
+    status, out, err = run(
+        capsys, "eval", "conv4", "--root", photos, *BASE, "--head", "far=prototype,near=prototype,nearest",
+        "--head-option", "near.metric=cosine", "--json", target, "--cost", 2,
+    )  # fmt: skip
+    assert status == 0, err
+    rows = json.loads(target.read_text())["rows"]
+    assert [(row["head"], row["head_options"]) for row in rows] == [
+        ("prototype", {}), ("prototype", {"metric": "cosine"}), ("nearest", {})
+    ]  # fmt: skip
+    assert len({row["episode_hash"] for row in rows}) == 1
+    assert "".join(out.split()).count("prototype(metriccosine)") == 2  # in both tables
+    for row, options in zip(rows, ([], ["--head-option", "metric=cosine"]), strict=False):
+        alone = run(capsys, "eval", "conv4", "--root", photos, *BASE, "--head", "prototype", *options, "--json", "-")
+        assert json.loads(alone[1])["rows"][0]["hits_per_episode"] == row["hits_per_episode"]
+    status, out, err = run(
+        capsys, "eval", "conv4", "--root", photos, *BASE, "--head", "a=prototype", "--head-option", "a.metric=cosine",
+        "--against", target,
+    )  # fmt: skip
+    assert status == 0, err
+    assert "".join(out.split()).count("prototype(metriccosine)") >= 3  # the first table, and each line of differences
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,16 @@ def test_top1_by_classifier_and_heads_beside_a_baseline_that_has_no_classifier(m
     assert record["rows"][0]["head_options"] == {"name": "linear", "dropout": 0.0}
     assert record["rows"][1]["support"]["split"] == "train"
     assert set(record["rows"][0]["class_accuracies"]) == set(NAMES)
+    twice = "mine=classifier,one=prototype,two=prototype"
+    status, out, err = run(
+        capsys, "eval", model, "--task", "top1", "--root", photos, "--split", "test", "--head", twice,
+        "--head-option", "two.metric=cosine", "--baseline", "pixels", "--json", "-",
+    )  # fmt: skip
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    assert [(row["head"], row["head_options"].get("metric")) for row in rows] == [
+        ("classifier", None), ("prototype", None), ("prototype", "cosine"), ("prototype", None), ("prototype", "cosine")
+    ]  # fmt: skip
     again = run(capsys, "eval", model, "--task", "top1", "--root", photos, "--split", "test", "--against", target)
     assert again[0] == 0
     assert "0.00 ± 0.00" in again[1]

@@ -160,7 +160,8 @@ def test_the_command_writes_a_result_that_the_page_shows(encoder, tmp_path, caps
     target = tmp_path / "results" / "own.json"
     target.parent.mkdir()
     words = ["eval", str(model), "--task", "own-photos", "--root", str(folder), "--shot", "2", "--draws", "2",
-             "--leave-out", "1", "--head", "whitened,prototype", "--json", str(target)]  # fmt: skip
+             "--leave-out", "1", "--head", "whitened,near=prototype", "--head-option", "near.metric=cosine",
+             "--json", str(target)]  # fmt: skip
     status = cli.main(words)
     shown = capsys.readouterr()
     assert status == 0, shown.err
@@ -168,6 +169,8 @@ def test_the_command_writes_a_result_that_the_page_shows(encoder, tmp_path, caps
     record = load_record(target)
     first, second = record["rows"]
     assert first["over"] == "draws"
+    assert (first["head"], first["head_options"]) == ("whitened", {})
+    assert (second["head"], second["head_options"]) == ("prototype", {"metric": "cosine"})
     assert first["interval"] == "student"
     gap = compare_rows(second, first)
     hits = np.array([second["hits_per_episode"], first["hits_per_episode"]]) / first["queries_per_episode"]

@@ -19,7 +19,8 @@ from typing import Any
 from fieldmark.cli import own_photos, point_distance, retrieval, top1
 from fieldmark.cli.output import add_json_option, emit_json, print_table
 from fieldmark.cli.tasks import check_task, note_given
-from fieldmark.errors import FieldmarkError, unknown_name
+from fieldmark.cli.values import count_or_all, heads_in, options_by_head, parse_options, published_figures
+from fieldmark.errors import FieldmarkError
 
 EXAMPLE = "fieldmark eval runs/glyphs_conv4 --data glyphs --split test --way 5 --shot 1 --head prototype,logistic"
 
@@ -78,12 +79,13 @@ def _add_protocol(protocol: argparse._ArgumentGroup) -> None:
 def _add_method(method: argparse._ArgumentGroup) -> None:
     method.add_argument(
         "--head", metavar="NAME[,NAME...]",
-        help="heads (`fieldmark heads`); default: prototype, for top1 and robustness `classifier`, the model's own, "
-        "for own-photos whitened, logistic and prototype",
+        help="heads (`fieldmark heads`); LABEL=NAME lets one stand twice, with other options; default: prototype, for "
+        "top1 and robustness `classifier`, the model's own, for own-photos whitened, logistic and prototype",
     )  # fmt: skip
     method.add_argument(
-        "--head-option", action="append", default=[], metavar="KEY=VALUE", help="of all heads, or of one: logistic.C=10"
-    )
+        "--head-option", action="append", default=[], metavar="KEY=VALUE",
+        help="of all heads, or of one: logistic.C=10, LABEL.C=10",
+    )  # fmt: skip
     method.add_argument(
         "--descriptors", metavar="NAME",
         help="local descriptors for heads that take them: dense, feature_pyramid, grid or sampling; default: those "
@@ -150,10 +152,10 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     if options.runs > 1 and (options.save_episodes or options.episodes_file):
         given = "--save-episodes" if options.save_episodes else "--episodes-file"
         raise FieldmarkError(f"{given} is for one set of episodes, --runs {options.runs} for as many; leave one out")
-    names = names_in("--head", "prototype" if options.head is None else options.head)
-    head_options = options_by_head(names, options.head_option)
-    for name in names:
-        heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
+    named = heads_in("prototype" if options.head is None else options.head)
+    head_options = options_by_head(named, options.head_option)
+    for label, name in named.items():
+        heads.create(name, **head_options[label])  # a wrong name or option is refused before anything is loaded
     chosen = parse_options("--descriptor-option", options.descriptor_option)
     if options.cost < 0:
         raise FieldmarkError(f"--cost is {options.cost}; expected a number of episodes, or 0 not to measure it")
@@ -164,32 +166,34 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
-    check_heads({key: one for key, (one, _) in models.items()}, head_options)
+    check_heads({key: one for key, (one, _) in models.items()}, named, head_options)
     size = options.size or image_size(model, facts)
     data, support, base, episodes = _load_data(options, size, facts)
     results: dict[tuple[str, str], Any] = {}
     for key, (one, known) in models.items():
         found = evaluate_runs(
-            one, data, dict(zip(names, names, strict=True)), options.runs, way, options.shot, queries, episodes,
+            one, data, named, options.runs, way, options.shot, queries, episodes,
             options.seed, head_options=head_options, descriptors=extractor, support_data=support,
             support_copies=options.support_copies, base_data=base, facts=known,
             allow_leakage=options.allow_leakage, interval=options.interval, batch_size=options.batch_size,
             cost_episodes=options.cost,
         )  # fmt: skip
-        results |= {(key, name): result for name, result in found.items()}
+        results |= {(key, label): result for label, result in found.items()}
         if options.runs == 1:
             episodes = next(iter(found.values())).median.episodes
     return {key: known for key, (_, known) in models.items()}, results
 
 
-def check_heads(models: Mapping[str, Any], head_options: Mapping[str, dict[str, Any]]) -> None:
+def check_heads(
+    models: Mapping[str, Any], named: Mapping[str, str], head_options: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Refuse a head with parts that were not trained with a model before its data is loaded."""
     from fieldmark import heads
 
     for key, model in models.items():
-        for name, given in head_options.items():
+        for label, name in named.items():
             try:
-                heads.create_for(model, name, **given)
+                heads.create_for(model, name, **head_options[label])
             except FieldmarkError as error:
                 raise FieldmarkError(f"{key}: {error}") from None
 
@@ -223,92 +227,19 @@ def how(options: argparse.Namespace, size: int | None, facts: dict[str, Any]) ->
     return {"size": size, "fit": options.fit or (facts.get("manifest") or {}).get("fit")}
 
 
-def parse_options(option: str, texts: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as a dictionary, with values read as YAML.
-
-    Example:
-        >>> parse_options("--head-option", ["metric=cosine", "k=3"])
-        {'metric': 'cosine', 'k': 3}
-    """
-    from fieldmark.training.typed import parse_yaml
-
-    out = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise FieldmarkError(f"{option} {text!r}; expected KEY=VALUE")
-        out[key] = parse_yaml(value, f"{option} {text!r}")
-    return out
-
-
-def published_figures(texts: list[str]) -> list[dict[str, Any]]:
-    """Published accuracies, each for one head or for all.
-
-    Example:
-        >>> published_figures(["logistic:SCL Conv-4=60.31"])
-        [{'label': 'SCL Conv-4', 'mean': 0.6031, 'head': 'logistic'}]
-    """
-    figures = []
-    for key, value in parse_options("--published", texts).items():
-        head, colon, label = key.rpartition(":")
-        if not isinstance(value, int | float) or not 0 <= value <= 100:
-            raise FieldmarkError(f"--published {key}={value}; expected a number from 0 to 100")
-        figures.append({"label": label, "mean": round(value / 100, 6), "head": head if colon else None})
-    return figures
-
-
-def options_by_head(names: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
-    """The options of each head: ``KEY=VALUE`` is for all of them, ``HEAD.KEY=VALUE`` for one.
-
-    Example:
-        >>> options_by_head(["prototype", "logistic"], ["logistic.C=10"])
-        {'prototype': {}, 'logistic': {'C': 10}}
-    """
-    out: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, value in parse_options("--head-option", texts).items():
-        head, dot, option = key.rpartition(".")
-        if dot and head not in out:
-            raise unknown_name("head in --head-option", head, names)
-        for name in [head] if dot else names:
-            out[name][option] = value
-    return out
-
-
-def names_in(option: str, text: str) -> list[str]:
-    """The names of a list with commas; one at least.
-
-    Example:
-        >>> names_in("--head", "prototype, emd")
-        ['prototype', 'emd']
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise FieldmarkError(f"{option} is {text!r}; expected a name, or several with commas between them")
-    return names
-
-
-def count_or_all(option: str, text: str) -> int | None:
-    """A positive number, or None for ``all``."""
-    if text == "all":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise FieldmarkError(f"{option} is {text!r}; expected a number or `all`") from None
-
-
 def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options: argparse.Namespace) -> None:
     from fieldmark.evaluation.results import label_of
+    from fieldmark.evaluation.table import scorer_of
 
     runs = next(iter(results.values()))
     first = runs.median
     manifest, facts = first.manifest, first.episodes.facts
     lines = []
-    for key, result in results.items():
+    for ((key, _), result), row in zip(results.items(), record["rows"], strict=True):
         gap = "" if result is runs else result.difference(runs).points()
         seconds = sum(one.seconds["scoring"] for one in result.results)
         each = [", ".join(one.estimate.percent() for one in result.results)] if options.runs > 1 else []
-        named = label_of(key[0], record["models"][key[0]]), key[1]
+        named = label_of(key, record["models"][key]), scorer_of(row)
         lines.append((*named, result.estimate.percent(), *each, gap, f"{seconds:.1f} s"))
     title = (
         f"{manifest['name']} {manifest.get('split') or ''} ({manifest['size'][0]} px), "
@@ -331,12 +262,13 @@ def _print(record: dict[str, Any], results: dict[tuple[str, str], Any], options:
 
 def _print_costs(record: dict[str, Any], results: dict[tuple[str, str], Any]) -> None:
     from fieldmark.evaluation.results import label_of
+    from fieldmark.evaluation.table import scorer_of
 
     lines = []
-    for (model, head), result in results.items():
+    for ((model, _), result), row in zip(results.items(), record["rows"], strict=True):
         cost = result.median.cost
         lines.append((
-            label_of(model, record["models"][model]), head, f"{cost['milliseconds_per_query']:.3g}",
+            label_of(model, record["models"][model]), scorer_of(row), f"{cost['milliseconds_per_query']:.3g}",
             f"{cost['milliseconds_one_query']:.3g}", f"{cost['support_bytes_per_class'] / 1e3:.3g}",
             f"{cost['peak_bytes_one_query'] / 1e6:.3g}", f"{cost['encoder_milliseconds_per_image']:.3g}",
         ))  # fmt: skip
@@ -367,9 +299,10 @@ def _descriptors_of(results: Iterable[Any]) -> str:
 def print_differences(record: dict[str, Any], earlier: dict[str, Any], where: str) -> None:
     """The paired differences between all rows of two records."""
     from fieldmark.evaluation import compare_rows
+    from fieldmark.evaluation.table import scorer_of
 
     lines = [
-        (new["model"], new["head"], old["model"], old["head"], compare_rows(new, old).points())
+        (new["model"], scorer_of(new), old["model"], scorer_of(old), compare_rows(new, old).points())
         for new in record["rows"]
         for old in earlier["rows"]
     ]

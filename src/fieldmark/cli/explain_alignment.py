@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldmark.cli.output import print_table
+from fieldmark.cli.values import parse_options
 
 PARTS: tuple[str, ...] = ("contributions", "heat_maps", "foreground", "correlations")
 OPTIONS: tuple[str, ...] = ("--head-option", "--heat")
@@ -82,8 +83,6 @@ def show(found: Any, what: Sequence[str], options: argparse.Namespace) -> None:
 
 
 def _options(options: argparse.Namespace) -> dict[str, Any]:
-    from fieldmark.cli.evaluate import parse_options
-
     return parse_options("--head-option", options.head_option)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fieldmark.cli.output import print_table
+from fieldmark.cli.values import parse_options
 
 PARTS: tuple[str, ...] = ("overlay", "reconstruction", "flows")
 OPTIONS: tuple[str, ...] = ("--descriptors", "--descriptor-option", "--weights", "--variant", "--top")
@@ -28,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Refuse a number of matches that cannot be drawn, and descriptor options that are none."""
-    from fieldmark.cli.evaluate import parse_options
     from fieldmark.explain.overlay import check_top
 
     check_top(options.top)
@@ -37,7 +37,6 @@ def check(options: argparse.Namespace) -> None:
 
 def find(options: argparse.Namespace, model: Any, facts: dict[str, Any], **how: Any) -> Any:
     """Match the two images."""
-    from fieldmark.cli.evaluate import parse_options
     from fieldmark.cli.models import choose_extractor
     from fieldmark.explain import match
 

@@ -12,6 +12,7 @@ import argparse
 import time
 
 from fieldmark.cli.output import add_json_option, emit_json
+from fieldmark.cli.values import parse_options
 
 EXAMPLE = "fieldmark export birds.onnx --gallery birds"
 
@@ -32,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export."""
-    from fieldmark.cli.evaluate import parse_options
     from fieldmark.gallery import Gallery
     from fieldmark.gallery.portable import check_path, export_classifier
 

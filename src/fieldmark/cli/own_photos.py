@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.cli.output import emit_json, print_table
+from fieldmark.cli.values import count_or_all, heads_in, options_by_head, parse_options, published_figures
 from fieldmark.errors import FieldmarkError
 
 HEADS = "whitened,logistic,prototype"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
-    from fieldmark.cli.evaluate import print_differences, published_figures
+    from fieldmark.cli.evaluate import print_differences
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None
@@ -44,22 +45,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
     from fieldmark import data, heads
-    from fieldmark.cli.evaluate import (
-        check_heads,
-        count_or_all,
-        how,
-        load_query_data,
-        names_in,
-        options_by_head,
-        parse_options,
-    )
+    from fieldmark.cli.evaluate import check_heads, how, load_query_data
     from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
     from fieldmark.gallery.measuring import evaluate_own_photos
 
-    names = names_in("--head", options.head or HEADS)
-    head_options = options_by_head(names, options.head_option)
-    for name in names:
-        heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
+    named = heads_in(options.head or HEADS)
+    head_options = options_by_head(named, options.head_option)
+    for label, name in named.items():
+        heads.create(name, **head_options[label])  # a wrong name or option is refused before anything is loaded
     queries = count_or_all("--queries", options.queries) if "--queries" in options.given else None
     if options.draws < 2:
         raise FieldmarkError(f"--draws is {options.draws}; expected at least 2, for the intervals")
@@ -70,7 +63,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
-    check_heads({key: one for key, (one, _) in models.items()}, head_options)
+    check_heads({key: one for key, (one, _) in models.items()}, named, head_options)
     size = options.size or image_size(model, facts)
     store = load_query_data(options, size, facts)
     support = None
@@ -79,11 +72,11 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], d
     results: dict[tuple[str, str], Any] = {}
     for key, (one, known) in models.items():
         found = evaluate_own_photos(
-            one, store, names, options.shot, queries, options.draws, options.seed, head_options=head_options,
+            one, store, named, options.shot, queries, options.draws, options.seed, head_options=head_options,
             left_out=options.leave_out, support_data=support, descriptors=extractor, facts=known,
             allow_leakage=options.allow_leakage, keep=options.keep, batch_size=options.batch_size,
         )  # fmt: skip
-        results |= {(key, name): result for name, result in found.items()}
+        results |= {(key, label): result for label, result in found.items()}
     return {key: known for key, (_, known) in models.items()}, results
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldmark.cli.enroll import add_classifier_options
-from fieldmark.cli.evaluate import parse_options
 from fieldmark.cli.output import add_json_option, emit_json, print_table
+from fieldmark.cli.values import parse_options
 from fieldmark.errors import FieldmarkError
 
 if TYPE_CHECKING:

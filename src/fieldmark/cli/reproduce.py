@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fieldmark.cli.output import add_json_option, emit_json, print_table
+from fieldmark.cli.values import parse_options
 from fieldmark.errors import FieldmarkError
 
 EXAMPLE = "fieldmark reproduce lssa/3"
@@ -44,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the rows, or run them."""
-    from fieldmark.cli.evaluate import parse_options
     from fieldmark.data import DATASETS
     from fieldmark.reproduce import find
     from fieldmark.reproduce.plan import Changes

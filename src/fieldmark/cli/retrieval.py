@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.cli.output import emit_json, print_table
+from fieldmark.cli.values import count_or_all, names_in, parse_options, published_figures
 from fieldmark.errors import FieldmarkError
 
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
-    from fieldmark.cli.evaluate import print_differences, published_figures
+    from fieldmark.cli.evaluate import print_differences
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Any]]:
-    from fieldmark.cli.evaluate import count_or_all, load_query_data, names_in, parse_options
+    from fieldmark.cli.evaluate import load_query_data
     from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
     from fieldmark.evaluation import evaluate_metrics
     from fieldmark.evaluation.retrieval import make_similarity

@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from fieldmark.cli.enroll import add_classifier_options
-from fieldmark.cli.evaluate import parse_options
 from fieldmark.cli.output import add_json_option, emit_json
+from fieldmark.cli.values import parse_options
 
 if TYPE_CHECKING:
     from fieldmark.app import Access

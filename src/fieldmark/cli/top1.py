@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmark.cli.output import emit_json, print_table
+from fieldmark.cli.values import heads_in, names_in, options_by_head, parse_options, published_figures
 from fieldmark.errors import FieldmarkError
 
 Results = dict[tuple[str, str], Any]
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and report."""
-    from fieldmark.cli.evaluate import print_differences, published_figures
+    from fieldmark.cli.evaluate import print_differences
     from fieldmark.evaluation import load_record, make_record
 
     earlier = load_record(options.against) if options.against else None
@@ -46,16 +47,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], Results]:
     from fieldmark import data, heads
-    from fieldmark.cli.evaluate import how, load_query_data, names_in, options_by_head, parse_options
+    from fieldmark.cli.evaluate import how, load_query_data
     from fieldmark.cli.models import choose_device, choose_extractor, find_model, image_size, untrained
     from fieldmark.evaluation.robustness import RATIO, make_change
     from fieldmark.evaluation.top1 import CLASSIFIER
 
-    names = names_in("--head", options.head or CLASSIFIER)
-    fitted = [name for name in names if name != CLASSIFIER]
+    named = heads_in(options.head or CLASSIFIER)
+    fitted = {label: name for label, name in named.items() if name != CLASSIFIER}
     head_options = options_by_head(fitted, options.head_option)
-    for name in fitted:
-        heads.create(name, **head_options[name])  # a wrong name or option is refused before anything is loaded
+    for label, name in fitted.items():
+        heads.create(name, **head_options[label])  # a wrong name or option is refused before anything is loaded
     if options.support_split and not fitted:
         raise FieldmarkError("--support-split is what a head is fitted on, and none is named; add --head logistic")
     changed: dict[str, Any] = {}
@@ -72,9 +73,9 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], R
     models = {options.model: (model, facts)}
     for text in options.baseline:
         models[text] = untrained(model, seed=0) if text == "untrained" else find_model(text, device)
-    plan = [(key, name) for key, (one, _) in models.items() for name in _scorers(key, one, names)]
-    for key, name in plan:
-        _check(key, models[key][0], name, head_options)
+    plan = [(key, label) for key, (one, _) in models.items() for label in _scorers(key, one, named)]
+    for key, label in plan:
+        _check(key, models[key][0], named[label], head_options.get(label, {}))
     size = options.size or image_size(model, facts)
     store = load_query_data(options, size, facts)
     support = None
@@ -82,14 +83,14 @@ def _evaluate(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], R
         support = data.load(options.data, options.root, options.support_split or "train", **how(options, size, facts))
     results: Results = {}
     described: dict[str, dict[tuple[str, str], Any]] = {key: {} for key in models}
-    for key, name in plan:
+    for key, label in plan:
         given: dict[str, Any] = {"facts": models[key][1], "seed": options.seed, "interval": options.interval}
-        if name != CLASSIFIER:
-            given |= {"head": name, "head_options": head_options[name], "support_data": support}
+        if label in fitted:
+            given |= {"head": fitted[label], "head_options": head_options[label], "support_data": support}
             given |= {"descriptors": extractor}
             if options.task == "top1":
                 given["described"] = described[key]  # several heads share the images' descriptors
-        results[key, name] = _one(models[key][0], store, {**given, **changed}, options)
+        results[key, label] = _one(models[key][0], store, {**given, **changed}, options)
     return {key: known for key, (_, known) in models.items()}, results
 
 
@@ -100,7 +101,7 @@ def _one(model: Any, store: Any, given: dict[str, Any], options: argparse.Namesp
     return evaluate(model, store, batch_size=options.batch_size, **given)
 
 
-def _scorers(key: str, model: Any, names: list[str]) -> list[str]:
+def _scorers(key: str, model: Any, named: Mapping[str, str]) -> list[str]:
     """What names the images of a model: what was asked for, without a classifier where it has none but a head is there.
 
     Raises:
@@ -109,8 +110,8 @@ def _scorers(key: str, model: Any, names: list[str]) -> list[str]:
     from fieldmark.evaluation.top1 import CLASSIFIER
 
     if getattr(model, "classifier", None) is not None:
-        return names
-    left = [name for name in names if name != CLASSIFIER]
+        return list(named)
+    left = [label for label, name in named.items() if name != CLASSIFIER]
     if not left:
         raise FieldmarkError(
             f"{key} has no classifier of its own; fit a head on the training images (--head logistic, or --head "
@@ -119,7 +120,7 @@ def _scorers(key: str, model: Any, names: list[str]) -> list[str]:
     return left
 
 
-def _check(key: str, model: Any, name: str, head_options: Mapping[str, dict[str, Any]]) -> None:
+def _check(key: str, model: Any, name: str, options: Mapping[str, Any]) -> None:
     """Refuse parts that were not trained with a model before its data is loaded."""
     from fieldmark import classifiers, heads
     from fieldmark.evaluation.top1 import CLASSIFIER
@@ -128,7 +129,7 @@ def _check(key: str, model: Any, name: str, head_options: Mapping[str, dict[str,
         if name == CLASSIFIER:
             classifiers.classifier_of(model)
         else:
-            heads.create_for(model, name, **head_options[name])
+            heads.create_for(model, name, **options)
     except FieldmarkError as error:
         raise FieldmarkError(f"{key}: {error}") from None
 

@@ -161,7 +161,7 @@ class OwnPhotosResult:
 def evaluate_own_photos(
     model: Encoder | Backbone,
     data: ImageStore,
-    heads: Sequence[str],
+    heads: Sequence[str] | Mapping[str, str],
     shot: int = 5,
     queries: int | None = None,
     draws: int = 5,
@@ -185,12 +185,12 @@ def evaluate_own_photos(
     Args:
         model: An encoder, or a backbone that brings its own normalisation (else that of ``data`` is used).
         data: The images; queries come from them.
-        heads: Names of heads.
+        heads: Names of heads, or those by a name of your own.
         shot: Support images a class.
         queries: Images to ask about, a class; None: all others.
         draws: Of the support (and of the classes left out).
         seed: Of the draws.
-        head_options: For each head its options.
+        head_options: For each head, by that name, its options.
         left_out: Classes left out for measuring rejection: a second classifier is fitted to the others in each draw.
         support_data: Draw the support from here; its classes must be the same.
         descriptors: Extractor of local descriptors.
@@ -215,8 +215,9 @@ def evaluate_own_photos(
     leaked = require_new_classes(facts or {}, data, allow=allow_leakage)
     if support_data is not None and support_data.class_names != data.class_names:
         raise FieldmarkError("support and queries have different classes; take both from one data set")
-    source, options = support_data or data, {name: dict((head_options or {}).get(name, {})) for name in heads}
-    made = {name: create_for(encoder, name, **options[name]) for name in heads}
+    named = heads if isinstance(heads, Mapping) else {name: name for name in heads}
+    source, options = support_data or data, {key: dict((head_options or {}).get(key, {})) for key in named}
+    made = {key: create_for(encoder, name, **options[key]) for key, name in named.items()}
     episodes = draw_supports(source.labels, shot, queries, draws, seed, None if support_data is None else data.labels)
     if left_out and not 0 < left_out <= episodes.way - 2:
         raise FieldmarkError(f"left_out is {left_out} of {episodes.way} classes; expected to leave at least 2")
@@ -236,8 +237,8 @@ def evaluate_own_photos(
     sets = described(source, used[0]), described(data, used[1])
     encoding = time.perf_counter() - started
     embedder = Embedder(encoder, data.size, descriptors=extractor)
-    rows: dict[str, list[_Draw]] = {name: [] for name in heads}
-    seconds = dict.fromkeys(heads, 0.0)
+    rows: dict[str, list[_Draw]] = {key: [] for key in named}
+    seconds = dict.fromkeys(named, 0.0)
     for draw in track(range(draws), "draws", show=progress):
         indices = episodes.support[draw], episodes.query[draw]
         support, query = (
@@ -245,25 +246,25 @@ def evaluate_own_photos(
             for each, known, index in zip(sets, used, indices, strict=True)
         )
         labels = episodes.support_labels[draw], episodes.query_labels[draw]
-        for name in heads:
+        for key, name in named.items():
             started = time.perf_counter()
-            fit = _Fit(embedder, name, options[name], seed)
-            rows[name].append(fit.draw(support, query, *labels, _left(episodes.way, left_out, seed, draw)))
-            seconds[name] += time.perf_counter() - started
+            fit = _Fit(embedder, name, options[key], seed)
+            rows[key].append(fit.draw(support, query, *labels, _left(episodes.way, left_out, seed, draw)))
+            seconds[key] += time.perf_counter() - started
     return {
-        name: OwnPhotosResult(
-            **{key: np.stack([getattr(one, key) for one in rows[name]]) for key in _Draw.ARRAYS},
-            rejections=[one.rejection for one in rows[name] if one.rejection is not None],
+        key: OwnPhotosResult(
+            **{one: np.stack([getattr(draw, one) for draw in rows[key]]) for one in _Draw.ARRAYS},
+            rejections=[one.rejection for one in rows[key] if one.rejection is not None],
             episodes=episodes,
             head=name,
-            head_options=options[name],
-            descriptors=facts_of(extractor, made[name].descriptors),
+            head_options=options[key],
+            descriptors=facts_of(extractor, made[key].descriptors),
             left_out=left_out,
             leaked_classes=leaked,
             manifest=data.manifest.to_dict(),
-            seconds={"encoding": encoding, "scoring": seconds[name]},
+            seconds={"encoding": encoding, "scoring": seconds[key]},
         )
-        for name in heads
+        for key, name in named.items()
     }
 
 
