@@ -117,7 +117,9 @@ def test_alone_its_error_is_the_commands(benchmarks, capsys):
 def test_json_on_standard_output_is_json_alone(benchmarks, capsys):
     benchmarks(first=measured)
     assert cli.main(["bench", "first", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["benchmarks"]["first"]["notes"] == ["a note"]
+    found = json.loads(capsys.readouterr().out)["benchmarks"]["first"]
+    assert found["notes"] == ["a note"]
+    assert found["rows"][0]["peer"] == 3.3333333  # things a second, with eight digits
 
 
 def test_jobs_that_fail_leave_the_rows_of_the_others():

@@ -165,6 +165,20 @@ def run_jobs(jobs: Sequence[Job]) -> dict[str, Any]:
     return {"rows": rows, "skipped": list(dict.fromkeys(map(one_line, failures)))}
 
 
+def eight_digits(value: Any) -> Any:
+    """Measured numbers in lists and mappings with eight digits: no clock repeats itself better, and files stay small.
+
+    Example:
+        >>> eight_digits({"ratio": 1.98187726371, "repeats": [208954.9738770086, 12], "clock": "wall"})
+        {'ratio': 1.9818773, 'repeats': [208954.97, 12], 'clock': 'wall'}
+    """
+    if isinstance(value, Mapping):
+        return {key: eight_digits(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [eight_digits(one) for one in value]
+    return float(f"{value:.8g}") if isinstance(value, float) else value
+
+
 def one_line(error: Exception) -> str:
     """What went wrong, with the kind of error unless it is one of ours, which are complete.
 

@@ -97,7 +97,7 @@ def _measure(name: str, options: Mapping[str, Any], *, alone: bool) -> dict[str,
     """
     import torch
 
-    from fieldmark.benchmarks.timing import one_line
+    from fieldmark.benchmarks.timing import eight_digits, one_line
 
     facts = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "threads": torch.get_num_threads()}
     started = time.perf_counter()
@@ -109,7 +109,7 @@ def _measure(name: str, options: Mapping[str, Any], *, alone: bool) -> dict[str,
         found = {"rows": [], "skipped": [one_line(error)]}
     if hasattr(os, "getloadavg"):
         facts["load"] = os.getloadavg()
-    return {**facts, **found, "seconds": round(time.perf_counter() - started, 1)}
+    return eight_digits({**facts, **found, "seconds": round(time.perf_counter() - started, 1)})
 
 
 def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
