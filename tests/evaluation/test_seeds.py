@@ -73,6 +73,14 @@ def test_where_it_was_trained_and_under_which_name_does_not_matter(write, tmp_pa
     assert len(over_seeds(tmp_path)) == 1
 
 
+def test_it_goes_by_the_name_that_most_seeds_have_or_the_first_of_them(write, tmp_path):
+    write("one", 0, 0.6, "--name", "first_try")
+    write("two", 1, 0.6, "--name", "small_seed1")
+    assert over_seeds(tmp_path)[0].recipe == "first_try"
+    write("three", 2, 0.6, "--name", "small_seed2")
+    assert over_seeds(tmp_path)[0].recipe == "small"
+
+
 def test_a_key_that_is_new_since_an_older_file_has_its_default(write, tmp_path):
     write("one", 0, 0.6)
     write("two", 1, 0.6)

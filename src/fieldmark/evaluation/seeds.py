@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class OverSeeds:
     """One test of one recipe, trained with one seed or more.
 
     Attributes:
-        recipe: Its name, without a seed at its end.
+        recipe: Its name, without a seed at its end; of several, the one that most seeds were trained under.
         training: What decides the training but the seed, as text (:func:`training_of`).
         evaluation: What decides the test, as text (:func:`evaluation_of`).
         rows: The row of a results file for every seed, in the seeds' order.
@@ -89,7 +90,7 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
     for (training, evaluation), members in found.items():
         ordered = {seed: members[seed] for seed in sorted(members)}
         rows, files = ({seed: one[part] for seed, one in ordered.items()} for part in range(2))
-        name = next(iter(ordered.values()))[2]
+        name = Counter(one[2] for one in ordered.values()).most_common(1)[0][0]
         out.append(OverSeeds(name, training, evaluation, rows, files))  # type: ignore[arg-type]
     return out
 
