@@ -148,6 +148,20 @@ def test_kept_descriptors_are_made_once_and_go_on_where_they_stopped(encoder, st
     assert encoded == [2, 1, 1], "another model's descriptors are not taken for these"
 
 
+def test_a_head_may_stand_twice_and_each_has_its_own_options(encoder, store):
+    found = evaluate_own_photos(
+        encoder, store, {"far": "prototype", "near": "prototype"}, shot=2, draws=2,
+        head_options={"near": {"metric": "cosine"}}, progress=False,
+    )  # fmt: skip
+    assert (found["far"].uncalibrated != found["near"].uncalibrated).any()
+    for key, options in (("far", {}), ("near", {"metric": "cosine"})):
+        alone = evaluate_own_photos(
+            encoder, store, ["prototype"], shot=2, draws=2, head_options={"prototype": options}, progress=False
+        )["prototype"]
+        np.testing.assert_array_equal(found[key].uncalibrated, alone.uncalibrated)
+        assert found[key].head_options == alone.head_options == options
+
+
 def test_too_many_left_out(encoder, store):
     with pytest.raises(FieldmarkError, match="left_out is 3 of 4 classes; expected to leave at least 2"):
         evaluate_own_photos(encoder, store, ["prototype"], shot=1, left_out=3, progress=False)

@@ -62,7 +62,7 @@ def encode(
         augment: Random change of a batch of images, driven by the given generator.
         seed: Seed of that generator, and of extractors that draw at random.
         wanted: Numbers of the images to encode, ascending, each once; default: all. How ``augment`` changes an image
-            does not depend on which others are wanted.
+            does not depend on which others are wanted; what an extractor draws at random does.
         progress: Show a bar for long work on a terminal.
 
     Returns:
