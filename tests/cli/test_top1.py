@@ -96,6 +96,9 @@ def test_robustness_of_any_model_in_one_table_and_on_the_results_page(model, pho
     assert list(row["columns"]) == ["plain", "rotated", "reduced"]
     assert row["columns"]["plain"]["mean"] == row["mean"] == 1
     assert [name for name, one in row["columns"].items() if "hits_per_image" not in one] == ["plain"]
+    assert row["hits_per_episode"] == row["top5_hits_per_image"] == "1" * row["count"]
+    rotated = row["columns"]["rotated"]
+    assert rotated["hits_per_image"].count("1") == pytest.approx(rotated["mean"] * row["count"])
     lost = row["columns"]["rotated"]["lost"]["mean"]
     assert lost == pytest.approx(row["columns"]["rotated"]["mean"] - 1)
     assert lost < 0

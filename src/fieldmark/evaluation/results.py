@@ -11,7 +11,7 @@ import numpy as np
 from fieldmark.data import Manifest, require_comparable
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.provenance import provenance
-from fieldmark.evaluation.statistics import Estimate, paired_difference
+from fieldmark.evaluation.statistics import Estimate, hits_of_file, paired_difference
 from fieldmark.files import read_json, write_json
 
 FORMAT = "fieldmark-result-1"
@@ -126,7 +126,7 @@ def load_records(folder: str | Path, within: str = "*") -> Iterator[tuple[str, d
 
 def accuracies(row: Mapping[str, Any]) -> np.ndarray:
     """Accuracy of every episode of a row, exactly as measured."""
-    return np.asarray(row["hits_per_episode"], dtype=np.float64) / row["queries_per_episode"]
+    return hits_of_file(row["hits_per_episode"]) / row["queries_per_episode"]
 
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:

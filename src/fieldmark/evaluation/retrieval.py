@@ -22,7 +22,14 @@ from fieldmark.evaluation.features import encode, facts_of
 from fieldmark.evaluation.leakage import require_new_classes
 from fieldmark.evaluation.ranking import Similarity, pooled_ranking, rerank
 from fieldmark.evaluation.retrieval_measures import RetrievalMeasures, retrieval_measures
-from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference, shares_for_file
+from fieldmark.evaluation.statistics import (
+    Estimate,
+    Interval,
+    estimate,
+    hits_for_file,
+    paired_difference,
+    shares_for_file,
+)
 from fieldmark.functional.normalisation import l2_normalise
 from fieldmark.progress import track
 from fieldmark.registry import check_types
@@ -149,7 +156,7 @@ class RetrievalResult:
             "notes": self.notes,
             "episode_hash": self.query_hash,
             "queries_per_episode": 1,
-            "hits_per_episode": self.values["precision_at_1"].astype(int).tolist(),
+            "hits_per_episode": hits_for_file(self.values["precision_at_1"]),
             "r_precision_per_query": self.values["r_precision"].round(5).tolist(),
             "map_at_r_per_query": self.values["map_at_r"].round(5).tolist(),
             "class_accuracies": shares_for_file(self.class_precision),

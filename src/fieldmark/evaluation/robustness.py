@@ -16,7 +16,7 @@ from fieldmark.backbones import Backbone, Encoder
 from fieldmark.data import ImageStore
 from fieldmark.descriptors import Extractor
 from fieldmark.errors import FieldmarkError, unknown_name
-from fieldmark.evaluation.statistics import Estimate, Interval
+from fieldmark.evaluation.statistics import Estimate, Interval, hits_for_file
 from fieldmark.evaluation.top1 import Change, evaluate_top1
 from fieldmark.evaluation.top1_result import Top1Result
 from fieldmark.heads import Head
@@ -78,7 +78,7 @@ class RobustnessResult:
                     **one.estimate.to_dict(),
                     "top5": one.estimate5.to_dict(),
                     "lost": self.lost(name).to_dict(),
-                    **({} if name == PLAIN else {"hits_per_image": one.hits.astype(int).tolist()}),
+                    **({} if name == PLAIN else {"hits_per_image": hits_for_file(one.hits)}),
                     "confused_pairs": [list(pair) for pair in one.confused()],
                 }
                 for name, one in self.columns.items()

@@ -97,6 +97,34 @@ def shares_for_file(shares: Mapping[str, float]) -> dict[str, float]:
     return {name: round(share, 6) for name, share in shares.items()}
 
 
+def hits_for_file(hits: np.ndarray) -> str:
+    """Hits of single images as one digit each, half of what a list takes; :func:`hits_of_file` reads them.
+
+    Args:
+        hits: ``(N,)`` whether each image was right.
+
+    Example:
+        >>> hits_for_file(np.array([True, True, False]))
+        '110'
+    """
+    return "".join("1" if hit else "0" for hit in hits)
+
+
+def hits_of_file(hits: str | Sequence[int]) -> np.ndarray:
+    """Hits of a results file as numbers ``(N,)``: of single images from a text, of episodes from a list of counts.
+
+    Raises:
+        FieldmarkError: For a text with anything else than ``0`` and ``1``.
+
+    Example:
+        >>> hits_of_file("110"), hits_of_file([63, 58])
+        (array([1., 1., 0.]), array([63., 58.]))
+    """
+    if isinstance(hits, str) and (other := set(hits) - {"0", "1"}):
+        raise FieldmarkError(f"hits of single images are digits 0 and 1, not {min(other)!r}")
+    return np.array(list(hits), dtype=np.float64)
+
+
 def estimate(values: Sequence[float] | np.ndarray, over: str = "episodes", interval: Interval = "normal") -> Estimate:
     """Mean and 95% confidence interval of independent values.
 

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation.statistics import Estimate, Interval, estimate, paired_difference, shares_for_file
+from fieldmark.evaluation.statistics import (
+    Estimate,
+    Interval,
+    estimate,
+    hits_for_file,
+    paired_difference,
+    shares_for_file,
+)
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,8 @@ class Top1Result:
             "notes": self.notes,
             "episode_hash": self.image_hash,
             "queries_per_episode": 1,
-            "hits_per_episode": self.hits.astype(int).tolist(),
-            "top5_hits_per_image": self.hits5.astype(int).tolist(),
+            "hits_per_episode": hits_for_file(self.hits),
+            "top5_hits_per_image": hits_for_file(self.hits5),
             "class_accuracies": shares_for_file(self.class_accuracies),
             "confused_pairs": [list(pair) for pair in self.confused()],
             "leaked_classes": [],
