@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,11 +51,7 @@ def write_beside(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
     return path
 
 
-# A list of what is no text, list or object. Within a text no line ends, so that none is taken for such a list.
-_NUMBERS = re.compile(r'\[\n *((?:[^][{}",\s]+,\n *)*[^][{}",\s]+)\n *\]')
-_PAIR = r'"(?:[^"\\]|\\.)*": -?\d[\d.eE+-]*'
-_NAMED_NUMBERS = re.compile(rf"\{{\n *({_PAIR}(?:,\n *{_PAIR})*)\n *\}}")
-_BETWEEN = re.compile(r",\n *")
+_COLUMNS = 160  # a measure with its interval and what it is over fits
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -66,24 +61,45 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as indented JSON, numbers of one list or one mapping on one line.
+    """``value`` as JSON, indented where it is deep and long.
 
+    What fits on a line stands on one; so does, of whatever length, a list of numbers or texts and a mapping of numbers.
     Numbers that are not finite become null, for JSON has no others.
 
     Example:
-        >>> print(json_text({"ratio": float("inf"), "hits": [3, 5], "classes": {"apple": 0.5, "pear": 1.0}}))
-        {
-         "ratio": null,
-         "hits": [3,5],
-         "classes": {"apple": 0.5, "pear": 1.0}
-        }
+        >>> print(json_text({"ratio": float("inf"), "hits": [3, 5], "head": {"name": "emd", "classes": {"pear": 1.0}}}))
+        {"ratio": null, "hits": [3,5], "head": {"name": "emd", "classes": {"pear": 1.0}}}
+        >>> text = json_text({"hits": [3, 5], "head": {"name": "emd", "options": {}}, "said": "at length, " * 20})
+        >>> text.splitlines()[:3]
+        ['{', ' "hits": [3,5],', ' "head": {"name": "emd", "options": {}},']
     """
-    try:
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False)
-    text = _NUMBERS.sub(lambda found: f"[{_BETWEEN.sub(',', found[1])}]", text)
-    return _NAMED_NUMBERS.sub(lambda found: f"{{{_BETWEEN.sub(', ', found[1])}}}", text)
+    return _text(_finite(value), 0)
+
+
+def _text(value: Any, depth: int, taken: int = 0) -> str:
+    """JSON of a value that is ``depth`` levels deep, on whose first line its name has ``taken`` columns."""
+    if not isinstance(value, (dict, list)) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    named = isinstance(value, dict)
+    members = value.values() if named else value
+    deep = any(isinstance(member, (dict, list)) for member in members)
+    worded = any(isinstance(member, str) for member in members)
+    if not deep and not (named and worded):
+        return json.dumps(value, ensure_ascii=False, separators=(", " if named or worded else ",", ": "))
+    names = [f"{_name(key)}: " for key in value] if named else [""] * len(value)
+    texts = [name + _text(member, depth + 1, len(name)) for name, member in zip(names, members, strict=True)]
+    first, last = "{}" if named else "[]"
+    line = f"{first}{', '.join(texts)}{last}"
+    if depth + taken + len(line) < _COLUMNS and "\n" not in line:  # less, for a comma
+        return line
+    left = " " * (depth + 1)
+    inside = ",\n".join(f"{left}{text}" for text in texts)
+    return f"{first}\n{inside}\n{' ' * depth}{last}"
+
+
+def _name(key: Any) -> str:
+    """A key as JSON; keys that are numbers become texts."""
+    return json.dumps(key if isinstance(key, str) else json.dumps(key), ensure_ascii=False)
 
 
 def _finite(value: Any) -> Any:
