@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from fieldmark.errors import FieldmarkError
-from fieldmark.evaluation.statistics import Estimate, estimate, paired_difference
+from fieldmark.evaluation.results import accuracies
+from fieldmark.evaluation.statistics import Estimate, estimate, hits_for_file, hits_of_file, paired_difference
 from fieldmark.files import read_json, write_json
 
 
@@ -51,3 +52,15 @@ def test_a_single_value_has_no_interval_on_screen_and_in_files(interval, tmp_pat
     path = write_json(tmp_path / "one.json", one.to_dict())
     assert '"ci95": null' in path.read_text()
     assert Estimate.from_dict(read_json(path, "test")) == one
+
+
+def test_hits_of_single_images_come_back_from_a_file_as_they_were():
+    hits = np.random.default_rng(0).random(500) < 0.7
+    for kind in (bool, int, float):
+        assert hits_for_file(hits.astype(kind)) == "".join("1" if hit else "0" for hit in hits.tolist())
+    for written in (hits_for_file(hits), hits.astype(int).tolist()):  # files of before hold a list
+        assert (hits_of_file(written) == hits).all()
+        assert (accuracies({"hits_per_episode": written, "queries_per_episode": 1}) == hits).all()
+    assert accuracies({"hits_per_episode": [75, 30], "queries_per_episode": 75}).tolist() == [1, 0.4]
+    with pytest.raises(FieldmarkError, match="digits 0 and 1, not '2'"):
+        hits_of_file("0120")
