@@ -81,7 +81,7 @@ def _text(value: Any, depth: int, taken: int = 0) -> str:
     if not isinstance(value, (dict, list)) or not value:
         return json.dumps(value, ensure_ascii=False)
     named = isinstance(value, dict)
-    members = value.values() if named else value
+    members = list(value.values()) if isinstance(value, dict) else value
     deep = any(isinstance(member, (dict, list)) for member in members)
     worded = any(isinstance(member, str) for member in members)
     if not deep and not (named and worded):

@@ -18,7 +18,9 @@ MEANS = {0: 0.60, 1: 0.63, 2: 0.61}
 def write(tmp_path):
     """Writes a results file of one row, of a model that a recipe trained."""
 
-    def written(file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype", size=32, **more):
+    def written(
+        file, seed, mean, *overrides, episodes="e" * 64, trained=True, head="prototype", size=32, last=None, **more
+    ):
         recipe = load_recipe("baseline/glyphs_conv4", ["--seed", str(seed), "--name", f"mine_seed{seed}", *overrides])
         row = {
             "model": "model", "task": "few-shot", "mean": mean, "ci95": 0.01 * (seed + 1), "count": 600,
@@ -29,6 +31,9 @@ def write(tmp_path):
             **more,
         }  # fmt: skip
         facts = {"trained": trained, "recipe": recipe.name, "recipe_yaml": recipe.to_yaml(), "seed": seed}
+        if last:
+            names = [stage.name for stage in recipe.stages]
+            facts["stages"] = [{"stage": name} for name in names[: names.index(last) + 1]]
         path = tmp_path / f"{file}.json"
         path.parent.mkdir(exist_ok=True)
         save_record(path, make_record(file, [row], {"model": facts}))
@@ -79,6 +84,17 @@ def test_it_goes_by_the_name_that_most_seeds_have_or_the_first_of_them(write, tm
     assert over_seeds(tmp_path)[0].recipe == "first_try"
     write("three", 2, 0.6, "--name", "small_seed2")
     assert over_seeds(tmp_path)[0].recipe == "small"
+
+
+def test_a_model_of_an_earlier_stage_is_another_and_what_came_later_does_not_matter_to_it(write, tmp_path):
+    write("1_early", 0, 0.5, last="classify")
+    write("2_whole", 0, 0.6, last="episodes")
+    write("3_whole_without_stages_in_its_facts", 1, 0.7)
+    write("4_early_of_a_recipe_with_other_episodes", 2, 0.4, "--stages.episodes.epochs", "7", last="classify")
+    early, whole = over_seeds(tmp_path)
+    assert (early.recipe, [row["mean"] for row in early.rows.values()]) == ("mine (up to classify)", [0.5, 0.4])
+    assert (whole.recipe, [row["mean"] for row in whole.rows.values()]) == ("mine", [0.6, 0.7])
+    assert "| `mine (up to classify)` |" in seeds_section(tmp_path)
 
 
 def test_a_key_that_is_new_since_an_older_file_has_its_default(write, tmp_path):

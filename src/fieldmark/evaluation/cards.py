@@ -260,7 +260,7 @@ def _measured(called: set[str], results: Path) -> list[dict[str, Any]]:
 
 def _over_seeds(recipe: str, where: str, tests: Sequence[OverSeeds]) -> list[dict[str, Any]]:
     """The few-shot tests of this recipe that there are of several seeds."""
-    training, _ = training_of(recipe, where)
+    training, *_ = training_of(recipe, where)
     found = [one for one in tests if one.training == training and len(one.rows) > 1]
     return [
         {

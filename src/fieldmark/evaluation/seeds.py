@@ -28,7 +28,8 @@ class OverSeeds:
     """One test of one recipe, trained with one seed or more.
 
     Attributes:
-        recipe: Its name, without a seed at its end; of several, the one that most seeds were trained under.
+        recipe: Its name, without a seed at its end; of several, the one that most seeds were trained under. Of a model
+            of an earlier stage with that, as ``name (up to stage)``.
         training: What decides the training but the seed, as text (:func:`training_of`).
         evaluation: What decides the test, as text (:func:`evaluation_of`).
         rows: The row of a results file for every seed, in the seeds' order.
@@ -78,13 +79,15 @@ def over_seeds(folder: str | Path) -> list[OverSeeds]:
     found: dict[tuple[str, str], dict[int, tuple[Mapping[str, Any], str, str]]] = {}
     for file, record in load_records(folder, FOLDER):
         trained = {
-            model: (*training_of(facts["recipe_yaml"], file), _SEED_IN_NAME.sub("", facts["recipe"]))
+            model: training_of(facts["recipe_yaml"], file, last_stage_of(facts))
             for model, facts in record["models"].items()
             if facts.get("trained") and facts.get("recipe_yaml")
         }
         for row in record["rows"]:
             if row["model"] in trained:
-                training, seed, name = trained[row["model"]]
+                training, seed, until = trained[row["model"]]
+                name = _SEED_IN_NAME.sub("", record["models"][row["model"]]["recipe"])
+                name += f" (up to {until})" if until else ""
                 found.setdefault((training, evaluation_of(row)), {}).setdefault(seed, (row, file, name))
     out = []
     for (training, evaluation), members in found.items():
@@ -168,12 +171,24 @@ def differences(tests: Sequence[OverSeeds], folder: str | Path) -> list[SeedDiff
     return out
 
 
-def training_of(recipe: str, where: str) -> tuple[str, int]:
-    """What decides a training but the seed, as text; and the seed.
+def last_stage_of(facts: Mapping[str, Any]) -> str | None:
+    """The stage of training that a model comes from, where its facts say so.
+
+    Example:
+        >>> last_stage_of({"stages": [{"stage": "pretrain"}, {"stage": "lsc"}]})
+        'lsc'
+    """
+    stages = facts.get("stages")
+    return stages[-1]["stage"] if stages else None
+
+
+def training_of(recipe: str, where: str, stage: str | None = None) -> tuple[str, int, str | None]:
+    """What decides a training but the seed, as text; the seed; and the last stage, if the recipe goes on behind it.
 
     Args:
         recipe: As YAML, as a model's facts hold it.
         where: For messages.
+        stage: That the model comes from: later ones decide nothing. None: the recipe's last.
 
     Raises:
         FieldmarkError: If it is no recipe.
@@ -183,7 +198,11 @@ def training_of(recipe: str, where: str) -> tuple[str, int]:
 
     values = build(Recipe, parse_yaml(recipe, where)).decisive().to_dict()
     seed = values.pop("seed")
-    return json.dumps(values, sort_keys=True, default=str), seed
+    names = [one["name"] for one in values["stages"]]
+    until = stage if stage in names[:-1] else None
+    if until:
+        values["stages"] = values["stages"][: names.index(until) + 1]
+    return json.dumps(values, sort_keys=True, default=str), seed, until
 
 
 def evaluation_of(row: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from fieldmark.data import DATASETS
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.leakage import family_of
 from fieldmark.evaluation.results import estimate_of, load_record
-from fieldmark.evaluation.seeds import OverSeeds, evaluation_of, over_seeds, training_of
+from fieldmark.evaluation.seeds import OverSeeds, evaluation_of, last_stage_of, over_seeds, training_of
 from fieldmark.evaluation.statistics import Estimate
 from fieldmark.reproduce.catalogue import Cell, Row
 from fieldmark.reproduce.plan import Changes, plan_of
@@ -208,7 +208,7 @@ def _linked(results: Path, cell: Cell, tests: Sequence[OverSeeds]) -> list[Measu
     facts = record["models"][row["model"]]
     found: dict[int | None, tuple[Mapping[str, Any], str]] = {}
     if facts.get("recipe_yaml"):
-        same = training_of(facts["recipe_yaml"], file)[0], evaluation_of(row)
+        same = training_of(facts["recipe_yaml"], file, last_stage_of(facts))[0], evaluation_of(row)
         for test in tests:
             if (test.training, test.evaluation) == same:
                 found = {seed: (one, test.files[seed]) for seed, one in test.rows.items()}
