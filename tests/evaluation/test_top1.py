@@ -57,7 +57,12 @@ def test_accuracies_and_confusion_are_those_of_other_packages(encoder):
     assert np.array_equal(result.confusion, confusion_matrix(labels, predicted, labels=list(everyone)))
     recalls = recall_score(labels, predicted, labels=list(everyone), average=None, zero_division=0)
     assert [result.class_accuracies[name] for name in NAMES] == pytest.approx(recalls.tolist())
-    written = result.to_dict()["class_accuracies"]
+    record = result.to_dict()
+    fifth = scores.topk(5).indices
+    assert record["hits_per_episode"] == "".join(str(int(hit)) for hit in predicted == labels)
+    assert record["top5_hits_per_image"] == "".join(str(int(hit)) for hit in (fifth == labels[:, None]).any(1))
+    assert record["top5_hits_per_image"] != record["hits_per_episode"]
+    written = record["class_accuracies"]
     assert [written[name] for name in NAMES] == pytest.approx(recalls.tolist(), abs=5e-7)
     assert all(len(repr(share)) <= len("0.123456") for share in written.values())
     assert result.mean_class_accuracy == pytest.approx(recalls.mean())

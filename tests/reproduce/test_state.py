@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.statistics import Estimate
@@ -118,6 +119,21 @@ def test_other_seeds_are_found_where_the_same_test_stands_in_two_files(tmp_path)
     write_json(tmp_path / "seeds" / "again.json", record)
     found = measured(row, tmp_path)["cifar_fs-1shot"]
     assert [(one.seed, one.file) for one in found] == [(0, name), (7, "seeds/again.json")]
+
+
+def test_seeds_of_a_linked_model_of_an_earlier_stage_are_found_whatever_comes_later(tmp_path):
+    (row,) = find("scl/B.1/conv4")
+    name = "scl_cifar_fs_conv4_1shot.json"
+    record = read_json(RESULTS / name, "result")
+    for seed, file in ((0, name), (7, "seeds/again.json")):
+        for model in record["models"].values():
+            recipe = yaml.safe_load(model["recipe_yaml"])
+            assert [stage["stage"] for stage in model["stages"]] == [recipe["stages"][0]["name"]]
+            later = {**recipe["stages"][0], "name": "later", "epochs": 30 + seed}
+            recipe |= {"seed": seed, "stages": [recipe["stages"][0], later]}
+            model |= {"seed": seed, "recipe_yaml": yaml.safe_dump(recipe)}
+        write_json(tmp_path / file, record)
+    assert [one.seed for one in measured(row, tmp_path)["cifar_fs-1shot"]] == [0, 7]
 
 
 @pytest.mark.parametrize("other", ["training", "test"])
