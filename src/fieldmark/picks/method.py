@@ -14,9 +14,9 @@ _HOW = """## How it was measured
   or trained before on other classes than those that are tested.
 - **Episodes**: {way}-way; {queries}. All heads of a comparison have the same ones, and differences are paired, episode
   by episode. Intervals are 95%, over episodes; *clearly* means that the interval leaves zero out. Where there is no
-  difference at all, one comparison in twenty is clear by chance. Each model was trained once here: over three
-  training seeds EMD's lead at 1 shot, and SFC's at 5, over logistic regression and prototypes was measured with Conv-4
-  on CIFAR-FS and FC100, and is clear ([table](methods/deepemd.md#what-we-measured)).
+  difference at all, one comparison in twenty is clear by chance. Each model was trained once here; what another
+  training seed changes was measured with Conv-4 on CIFAR-FS and FC100
+  ([three seeds](methods/deepemd.md#what-we-measured)).
 - **The best pooled head** is not chosen on the episodes that it is compared on: those with even numbers choose for
   those with odd numbers, and the other way round. The same holds for the best aligned head.
 - **Options** are the defaults of `fieldmark heads`{options}. {choices}
